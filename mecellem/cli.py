@@ -1,0 +1,122 @@
+"""The front door: `mecellem COMMAND ...`. One line a command; nothing heavy is imported before a command is chosen."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from mecellem import __version__
+from mecellem.errors import UserError
+from mecellem.files import DISK_FULL
+
+# words typed -> (module:function that parses its own flags, one line for --help)
+COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
+    ("demo",): ("mecellem.demo:main", "real Turkish text to an evaluated model and a report, in minutes"),
+    ("doctor",): ("mecellem.doctor:main", "what this machine can do, and what stands in the way"),
+    ("corpus", "fetch"): ("preprocessing.corpus.fetch:main", "download, clean and split real Turkish text"),
+    ("tokenizer", "train"): ("preprocessing.tokenizer:main", "train a byte-level BPE tokenizer on a corpus"),
+    ("prepare", "tokenize"): ("preprocessing.tokenize:main", "write a corpus as Megatron .bin/.idx with a manifest"),
+    ("train",): ("megatron_recipes.train:main", "run a recipe with Megatron-Core, or show its plan with --dry-run"),
+    ("convert", "export"): ("conversion.export:main", "Megatron checkpoint -> verified Hugging Face folder"),
+    ("convert", "import"): ("conversion.hf_import:main", "Hugging Face folder -> Megatron checkpoint"),
+    ("evaluate",): ("evaluation.evaluate:main", "fill-mask and retrieval of a model folder, beside baselines"),
+    ("report",): ("evaluation.report:main", "one self-contained HTML page about a run"),
+}
+
+
+OWN = {module.split(".")[0] for module, _ in COMMANDS.values()}  # a module of ours that is missing is a bug
+
+
+def usage() -> str:
+    """The text of `mecellem --help`."""
+    width = max(len(" ".join(words)) for words in COMMANDS)
+    lines = [f"  {' '.join(words):<{width}}  {help_}" for words, (_, help_) in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"mecellem {__version__}: train language models for one language and one domain with Megatron-Core",
+            "",
+            "usage: mecellem COMMAND [flags]      mecellem COMMAND --help shows a command's flags",
+            "",
+            *lines,
+        ]
+    )
+
+
+def find_command(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Split `argv` into a command's words and the rest. Raises `UserError` that lists what was possible."""
+    for words in sorted(COMMANDS, key=len, reverse=True):
+        if tuple(argv[: len(words)]) == words:
+            return words, list(argv[len(words) :])
+    group = [" ".join(words) for words in COMMANDS if words[0] == argv[0]]
+    if group:
+        raise UserError(f"`mecellem {argv[0]}` needs one more word: {', '.join(group)}")
+    raise UserError(f"`mecellem {argv[0]}` is not a command: `mecellem --help` lists them")
+
+
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    """End on SIGTERM through the `finally` blocks that remove temporary files; 143 is the shell's code for it."""
+    sys.exit(128 + signum)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print help or run one command; returns its exit code. Errors pass through."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    words, rest = find_command(argv)
+    module, function = COMMANDS[words][0].split(":")
+    return int(getattr(importlib.import_module(module), function)(rest) or 0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console command; returns the exit code.
+
+    0: done; 2: bad input, a missing package or a file that cannot be written, told in one sentence on standard error;
+    130: interrupted (Ctrl-C); 141: the reader of standard output went away; 143: ended by SIGTERM. Other codes are the
+    command's own.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _leave)
+    try:
+        code = run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        return _say(str(error), 2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in OWN:
+            raise
+        return _say(
+            f"the Python package {package!r} is not installed: pip install -e '.[cpu]' trains, "
+            "'.[gpu]' trains on GPUs, '.[demo]' also evaluates",
+            2,
+        )
+    except BrokenPipeError:  # `mecellem ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would fail again when it flushes
+        return 141
+    except OSError as error:
+        if error.errno not in (*DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return _say(f"{error.filename or 'a file'}: {error.strerror}", 2)
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"mecellem: {sentence}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What a person sees: every command says what it reads, what it writes and how long it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+def console() -> Console:
+    """A rich console on standard output (rich is imported here so that `mecellem --help` stays fast)."""
+    from rich.console import Console
+
+    return Console(soft_wrap=True, highlight=False)
+
+
+def progress_bar(transient: bool = False) -> Progress:
+    """A progress bar with count, elapsed time and time left; plain lines where there is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console(),
+        transient=transient,
+    )
+
+
+def human_time(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+@contextmanager
+def step(title: str, reads: Iterable[Path | str] = (), writes: Iterable[Path | str] = ()) -> Iterator[Console]:
+    """Frame one command: a heading with what it reads, then on success what it wrote and how long it took."""
+    out = console()
+    out.rule(f"[bold]{title}", align="left")
+    read, written = [str(item) for item in reads], [str(item) for item in writes]
+    if read:
+        out.print(f"reads   {', '.join(read)}", markup=False)
+    started = time.perf_counter()
+    yield out
+    if written:
+        out.print(f"wrote   {', '.join(written)}", markup=False)
+    out.print(f"took    {human_time(time.perf_counter() - started)}", markup=False)

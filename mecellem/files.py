@@ -1,0 +1,155 @@
+"""Files that are either whole or absent: write to a temporary name beside the target, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from mecellem.errors import UserError
+
+# No space, quota exceeded, file size limit: the three ways in which a file system says "full".
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_full_error(path: Path | str, error: OSError) -> UserError:
+    """The sentence for a full disk. `path` is what was being written when `error` came."""
+    return UserError(
+        f"{path}: the disk is full ({error.strerror}); nothing half-written was left: "
+        "free some space and run the same command again"
+    )
+
+
+@contextmanager
+def disk_full_is_user_error(path: Path | str) -> Iterator[None]:
+    """Turn the three "full" errnos into a `UserError` that names `path`; every other error passes through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise disk_full_error(path, error) from error
+        raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the same folder (so that a rename is atomic) which no other writer uses."""
+    return path.with_name(f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete what writers of `path` on this machine left behind when they were killed (SIGKILL, power cut)."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.tmp-{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]{{8}}")
+    for item in path.parent.iterdir():
+        match = pattern.fullmatch(item.name)
+        if match and not _is_running(int(match[1])):
+            _remove(item)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable (a rename is only on disk once its folder is)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file that becomes `path` when the block ends well and vanishes when it does not.
+
+    `mode` is "w" (UTF-8 text) or "wb". Raises `UserError` when the disk is full.
+    """
+    assert mode in ("w", "wb"), mode
+    path = Path(path)
+    with disk_full_is_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
+        temporary = temporary_beside(path)
+        try:
+            with open(temporary, mode, encoding="utf-8" if mode == "w" else None) as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            fsync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def commit_folder(temporary: Path, path: Path, replace: bool = False) -> None:
+    """Sync all of `temporary` to disk and rename the folder to `path`; with `replace` an older `path` goes away."""
+    for item in sorted(temporary.rglob("*")):
+        if item.is_file():
+            with open(item, "rb") as handle:
+                os.fsync(handle.fileno())
+        elif item.is_dir():
+            fsync_folder(item)
+    fsync_folder(temporary)
+    if path.exists() and replace:
+        old = temporary_beside(path)
+        os.replace(path, old)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            os.replace(old, path)
+            raise
+        _remove(old)
+    else:
+        os.rename(temporary, path)  # noqa: PTH104 - beside os.replace, which this is not
+    fsync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block ends well and vanishes when it does not.
+
+    An existing `path` that is not empty is refused unless `replace`. Raises `UserError` when the disk is full.
+    """
+    path = Path(path)
+    if path.exists() and not replace and (path.is_file() or any(path.iterdir())):
+        raise UserError(f"{path} exists already: choose another folder or remove it first")
+    with disk_full_is_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
+        temporary = temporary_beside(path)
+        temporary.mkdir()
+        try:
+            yield temporary
+            commit_folder(temporary, path, replace=replace)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sha256_of(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+"""`manifest.json`: what stands beside every `.bin/.idx`, written by `preprocessing`, checked by every reader.
+
+A reader that finds a file whose hash, or a tokenizer whose vocabulary, is not the manifest's refuses the corpus.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mecellem.errors import UserError
+from mecellem.files import atomic_write, sha256_of
+
+FORMAT = "mecellem.corpus/1"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Strict):
+    """One file of the corpus: its size in bytes and the SHA-256 of its contents."""
+
+    bytes: int
+    sha256: str
+
+
+class TokenizerEntry(_Strict):
+    """The tokenizer that made the ids: SHA-256 of its `tokenizer.json`, number of entries, end-of-document id."""
+
+    sha256: str
+    vocab_size: int
+    eod_id: int
+
+
+class SourceRange(_Strict):
+    """Documents `first` (inclusive) to `last` (exclusive) come from `source`, under `licence`."""
+
+    first: int
+    last: int
+    source: str
+    licence: str
+
+
+class CorpusManifest(_Strict):
+    """Provenance of one `.bin/.idx` pair. `dtype` is numpy's name of the ids' type (`uint16` or `int32`)."""
+
+    format: str = FORMAT
+    documents: int
+    tokens: int
+    dtype: str
+    tokenizer: TokenizerEntry
+    files: dict[str, FileEntry]
+    sources: list[SourceRange]
+    versions: dict[str, str]
+
+
+def manifest_path(prefix: Path | str) -> Path:
+    """Where the manifest of `<prefix>.bin` and `<prefix>.idx` stands: `<prefix>.manifest.json`."""
+    return Path(f"{prefix}.manifest.json")
+
+
+def write_manifest(prefix: Path | str, manifest: CorpusManifest) -> Path:
+    """Write the manifest atomically; it is the last file of a corpus to appear, so its presence means "complete"."""
+    path = manifest_path(prefix)
+    with atomic_write(path) as handle:
+        handle.write(manifest.model_dump_json(indent=2) + "\n")
+    return path
+
+
+class _AnyFormat(BaseModel):
+    format: str
+
+
+def _check_format(path: Path, text: str) -> None:
+    """Name another format as such, before the fields that it has or lacks are complained about."""
+    found = _AnyFormat.model_validate_json(text).format
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found!r}, this version reads {FORMAT!r}: write the corpus again")
+
+
+def read_manifest(prefix: Path | str) -> CorpusManifest:
+    """Read and validate the manifest of a corpus. Raises `UserError` when missing, broken or of another format."""
+    path = manifest_path(prefix)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: write the corpus with `mecellem prepare tokenize`") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): write the corpus again") from None
+    try:
+        _check_format(path, text)
+        return CorpusManifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(f"{path}: {where}: {first['msg']}; write the corpus again") from None
+
+
+def verify_files(prefix: Path | str, manifest: CorpusManifest, hashes: bool = True) -> None:
+    """Compare sizes, and with `hashes` the SHA-256, of a corpus's files with its manifest; else `UserError`."""
+    for name, entry in manifest.files.items():
+        path = manifest_path(prefix).parent / name
+        if not path.exists():
+            raise UserError(f"{path} is missing though {manifest_path(prefix)} lists it: write the corpus again")
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise UserError(
+                f"{path} has {size:,} bytes, its manifest says {entry.bytes:,}: the file is truncated or was changed; "
+                "write the corpus again with `mecellem prepare tokenize`"
+            )
+        if hashes and sha256_of(path) != entry.sha256:
+            raise UserError(
+                f"{path}: SHA-256 differs from {manifest_path(prefix)}: the file was changed after it was written; "
+                "write the corpus again with `mecellem prepare tokenize`"
+            )
