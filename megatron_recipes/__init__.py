@@ -1,0 +1,1 @@
+"""How a model is trained: recipes, models, data and the engine around Megatron-Core."""

@@ -1,0 +1,1 @@
+"""The training loop and what it stands on: runtime, parallel set-up, optimizer, schedule, checkpoints, metrics."""

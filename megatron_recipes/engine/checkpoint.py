@@ -1,0 +1,251 @@
+"""Checkpoints: Megatron-Core's `torch_dist` format, written to a temporary name and renamed when complete.
+
+`checkpoints/step_NNNNNNN/` holds the model, the optimizer (fully reshardable), RNG states and `mecellem.json`, a small
+text file with the step (which is the data cursor), the configuration and versions. A folder of that name is whole by
+construction; `latest` names the newest and is updated last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import re
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from mecellem.errors import UserError
+from mecellem.files import DISK_FULL, atomic_write, commit_folder, disk_full_error
+from megatron_recipes.config import ModelConfig
+
+FORMAT = "mecellem.checkpoint/1"
+META = "mecellem.json"
+LATEST = "latest"
+TOKENIZER = "tokenizer"  # sub-folder: a checkpoint can be exported when the data is long gone
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckpointMeta:
+    """What `mecellem.json` says about a checkpoint without opening its tensors."""
+
+    step: int
+    tokens: int
+    model: ModelConfig
+    precision: str
+    tokenizer_sha256: str
+    layout: dict[str, int]
+    versions: dict[str, str]
+    recipe: str
+
+    def to_json(self) -> str:
+        """The text of `mecellem.json`."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+
+def read_meta(folder: Path) -> CheckpointMeta:
+    """Read `mecellem.json`. Raises `UserError` when the folder is no checkpoint or one of another format."""
+    path = Path(folder) / META
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} is not a checkpoint: it has no {META}; give a .../checkpoints/step_NNNNNNN folder"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): the checkpoint is damaged, use another one") from None
+    found = values.pop("format", None)
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found!r}, this version reads {FORMAT!r}")
+    values["model"] = ModelConfig(**values["model"])
+    return CheckpointMeta(**values)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a checkpoint depends on."""
+    found = {name: version(name) for name in ("mecellem", "torch", "megatron-core", "numpy")}
+    return {"python": platform.python_version(), **found}
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """`RUN/checkpoints/step_NNNNNNN`."""
+    return run / "checkpoints" / f"step_{step:07d}"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        return []
+    steps = [item for item in folder.iterdir() if re.fullmatch(r"step_\d{7,}", item.name) and (item / META).exists()]
+    return sorted(steps, key=lambda item: int(item.name.removeprefix("step_")))
+
+
+def remove_unfinished(run: Path) -> None:
+    """Delete what a killed process left half-written (temporary names start with a dot)."""
+    folder = run / "checkpoints"
+    for item in folder.glob(".*") if folder.is_dir() else ():
+        if item.is_dir():
+            shutil.rmtree(item, ignore_errors=True)
+        else:
+            item.unlink(missing_ok=True)
+
+
+def sharded_metadata() -> dict[str, Any]:
+    """How Megatron-Core lays out the optimizer: `fully_reshardable` loads into any other layout, chosen explicitly."""
+    from megatron.core import parallel_state
+
+    return {
+        "distrib_optim_sharding_type": "fully_reshardable",
+        "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
+    }
+
+
+def layout() -> dict[str, int]:
+    """Sizes of this run's parallel groups."""
+    from megatron.core import parallel_state as mpu
+
+    return {
+        "tensor": mpu.get_tensor_model_parallel_world_size(),
+        "pipeline": mpu.get_pipeline_model_parallel_world_size(),
+        "data": mpu.get_data_parallel_world_size(),
+    }
+
+
+def _rng_object() -> Any:
+    """This rank's random states as a `ShardedObject` (they only mean something in the same layout)."""
+    from megatron.core import parallel_state as mpu
+    from megatron.core.dist_checkpointing.mapping import ShardedObject
+    from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
+
+    from megatron_recipes.engine import runtime
+
+    states = {"torch": torch.get_rng_state(), "tracker": get_cuda_rng_tracker().get_states()}
+    if runtime.has_cuda():
+        states["cuda"] = torch.cuda.get_rng_state()
+    sizes = layout()
+    place = (
+        mpu.get_pipeline_model_parallel_rank(),
+        mpu.get_tensor_model_parallel_rank(),
+        mpu.get_data_parallel_rank(),
+    )
+    return ShardedObject("rng", states, (sizes["pipeline"], sizes["tensor"], sizes["data"]), place)
+
+
+def _restore_rng(states: dict[str, Any]) -> None:
+    from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
+
+    from megatron_recipes.engine import runtime
+
+    torch.set_rng_state(states["torch"])
+    get_cuda_rng_tracker().set_states(states["tracker"])
+    if runtime.has_cuda():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the files of a Hugging Face tokenizer folder, byte for byte."""
+    target.mkdir(exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+
+
+def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, tokenizer: Path) -> Path:
+    """Write a checkpoint into `folder`, all ranks together; returns it. Raises `UserError` when the disk is full.
+
+    `model` is the bare module of this rank, `optimizer` Megatron-Core's (None for weights only), `tokenizer` the folder
+    whose files travel with the weights.
+    """
+    from megatron.core import dist_checkpointing
+
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    rank = dist.get_rank()
+    try:
+        if rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        dist.barrier()
+        metadata = sharded_metadata()
+        state: dict[str, Any] = {"model": model.sharded_state_dict(metadata=metadata)}
+        if optimizer is not None:
+            state["optimizer"] = optimizer.sharded_state_dict(state["model"], metadata=metadata)
+            state["rng"] = _rng_object()
+        dist_checkpointing.save(state, str(temporary))
+        dist.barrier()
+        if rank == 0:
+            copy_tokenizer(tokenizer, temporary / TOKENIZER)
+            (temporary / META).write_text(meta.to_json(), encoding="utf-8")
+            commit_folder(temporary, folder, replace=folder.exists())
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        full = _disk_full_cause(error)
+        if full is not None:
+            raise disk_full_error(folder, full) from error
+        raise
+    dist.barrier()
+    return folder
+
+
+def _disk_full_cause(error: BaseException | None) -> OSError | None:
+    """The "disk is full" behind an error that Megatron-Core or torch wrapped, if that is what it was."""
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, OSError) and current.errno in DISK_FULL:
+            return current
+        for number in DISK_FULL:  # errors that crossed a process boundary keep only their text
+            if os.strerror(number) in str(current) or f"Errno {number}]" in str(current):
+                return OSError(number, os.strerror(number))
+        pending += [current.__cause__, current.__context__]
+        failures = getattr(current, "failures", None)  # torch's CheckpointException
+        if isinstance(failures, dict):
+            pending += [value[0] if isinstance(value, tuple) else value for value in failures.values()]
+    return None
+
+
+def point_latest(run: Path, folder: Path) -> None:
+    """Let `RUN/checkpoints/latest` name the newest checkpoint."""
+    with atomic_write(run / "checkpoints" / LATEST) as handle:
+        handle.write(folder.name + "\n")
+
+
+def load(folder: Path, model: Any, optimizer: Any | None) -> CheckpointMeta:
+    """Load a checkpoint of any layout into this rank's model and optimizer (None: weights only).
+
+    Raises `UserError` when the checkpoint is damaged.
+    """
+    from megatron.core import dist_checkpointing
+
+    meta = read_meta(folder)
+    metadata = sharded_metadata()
+    state: dict[str, Any] = {"model": model.sharded_state_dict(metadata=metadata)}
+    same_layout = meta.layout == layout()
+    if optimizer is not None:
+        state["optimizer"] = optimizer.sharded_state_dict(state["model"], is_loading=True, metadata=metadata)
+        if same_layout:
+            state["rng"] = _rng_object()
+    try:
+        state = dist_checkpointing.load(state, str(folder))
+    except Exception as error:
+        raise UserError(
+            f"{folder} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}): "
+            f"it was written with {meta.versions}; if the versions are right the checkpoint is damaged, use an older one"
+        ) from error
+    model.load_state_dict(state["model"])
+    if optimizer is not None:
+        optimizer.load_state_dict(state["optimizer"])
+        if same_layout:
+            _restore_rng(state["rng"])
+    return meta

@@ -1,0 +1,123 @@
+"""The run: resume, train, validate, save, stop cleanly. One function, read from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch.distributed as dist
+
+from mecellem.errors import UserError
+from megatron_recipes.config import RunConfig
+from megatron_recipes.data.datasets import open_datasets
+from megatron_recipes.engine import checkpoint
+from megatron_recipes.engine.launch import Rank
+from megatron_recipes.engine.metrics import Metrics
+from megatron_recipes.engine.setup import Training, build_training
+from megatron_recipes.engine.step import learning_rate, train_step, validate
+
+
+@dataclass(slots=True)
+class StopSignal:
+    """Set by SIGTERM, SIGINT or SIGUSR1 (Slurm's warning before a time limit); the loop looks at it after every step."""
+
+    received: int = 0
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopSignal]:
+    """Turn the three signals into a wish to stop after the current step."""
+    stop = StopSignal()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.received = number
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    previous = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def train(config: RunConfig, run: Path, place: Rank, tokenizer_sha256: str) -> int:
+    """Train `config` in folder `run` from its newest checkpoint, or from the start. Returns the last step done.
+
+    All ranks call it inside `engine.parallel.parallel_state`. Raises `UserError` for a loss that is not finite and for a
+    full disk.
+    """
+    main = place.rank == 0
+    if main:
+        checkpoint.remove_unfinished(run)
+    dist.barrier()
+    train_data, validation_data = open_datasets(config, verify=False)
+    training = build_training(config)
+    done = _resume(run, training)
+    metrics = Metrics(run, done, config.steps, config.tokens_per_step) if main else None
+
+    def save(step: int) -> None:
+        meta = checkpoint.CheckpointMeta(
+            step=step,
+            tokens=step * config.tokens_per_step,
+            model=config.model,
+            precision=config.precision,
+            tokenizer_sha256=tokenizer_sha256,
+            layout=checkpoint.layout(),
+            versions=checkpoint.versions(),
+            recipe=config.name,
+        )
+        folder = checkpoint.save(
+            checkpoint.step_folder(run, step), meta, training.model, training.optimizer, config.data.tokenizer
+        )
+        if main:
+            checkpoint.point_latest(run, folder)
+
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_signals())
+        if metrics:
+            stack.enter_context(metrics)
+        for step in range(done + 1, config.steps + 1):
+            started = time.perf_counter()
+            result = train_step(config, training, train_data, step, bool(stop.received))
+            seconds = time.perf_counter() - started
+            if not math.isfinite(result.loss) or not math.isfinite(result.grad_norm):
+                raise UserError(
+                    f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}: training diverged; lower "
+                    "--optimizer.lr or lengthen --schedule.warmup-tokens and start again in another --out"
+                )
+            last = step == config.steps
+            if metrics:
+                values = {
+                    "loss": result.loss,
+                    "lr": learning_rate(training),
+                    "grad_norm": result.grad_norm,
+                    "masked_tokens": result.masked_tokens,
+                    "seconds": seconds,
+                    "tokens_per_second": config.tokens_per_step / seconds,
+                }
+                metrics.train(step, values, write=last or step % config.log_interval == 0)
+            if last or step % config.validation_interval == 0:
+                values = validate(config, training, validation_data)
+                if metrics:
+                    metrics.validate(step, values)
+            if last or result.stop or step % config.checkpoint_interval == 0:
+                save(step)
+            done = step
+            if result.stop:
+                break
+    return done
+
+
+def _resume(run: Path, training: Training) -> int:
+    """Load the newest checkpoint of the run, if there is one; returns its step."""
+    found = checkpoint.checkpoints(run)
+    if not found:
+        return 0
+    return checkpoint.load(found[-1], training.model, training.optimizer).step

@@ -1,0 +1,76 @@
+"""`metrics.jsonl` (one line a step), TensorBoard events and the progress bar: what rank 0 keeps and shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from mecellem.console import progress_bar
+from mecellem.files import atomic_write, disk_full_is_user_error
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Lines of `RUN/metrics.jsonl`; a last line cut short by a kill is left out."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    complete = lines[:-1]  # what follows the last newline was never finished
+    return [json.loads(line) for line in complete if line]
+
+
+class Metrics:
+    """Writer of a run's figures. Lines after `resume_step` are dropped first: those steps are about to be done again."""
+
+    def __init__(self, run: Path, resume_step: int, total_steps: int, tokens_per_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.tokens_per_step = tokens_per_step
+        path = run / "metrics.jsonl"
+        kept = [line for line in read_metrics(run) if line["step"] <= resume_step]
+        with atomic_write(path) as handle:
+            handle.writelines(json.dumps(line) + "\n" for line in kept)
+        self.path = path
+        self.handle = open(path, "a", encoding="utf-8")
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_step + 1)
+        self.bar: Progress = progress_bar()
+        self.task: TaskID = self.bar.add_task("train", total=total_steps, completed=resume_step)
+        self.validation = ""
+
+    def __enter__(self) -> Metrics:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        self.board.close()
+        self.handle.close()
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        with disk_full_is_user_error(self.path):
+            self.handle.write(json.dumps({"step": step, "tokens": step * self.tokens_per_step, **values}) + "\n")
+            self.handle.flush()
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def train(self, step: int, values: dict[str, float], write: bool) -> None:
+        """One optimizer step: `loss`, `lr`, `grad_norm`, `masked_tokens`, `seconds`, `tokens_per_second`."""
+        if write:
+            self._write(step, values)
+        text = (
+            f"loss {values['loss']:.3f}  lr {values['lr']:.1e}  grad {values['grad_norm']:.2f}  "
+            f"{values['tokens_per_second']:,.0f} tok/s{self.validation}"
+        )
+        self.bar.update(self.task, completed=step, description=text)
+
+    def validate(self, step: int, values: dict[str, float]) -> None:
+        """One validation pass: `validation_loss`, `validation_accuracy`, `validation_tokens`."""
+        self._write(step, values)
+        self.validation = f"  | val {values['validation_loss']:.3f}, {values['validation_accuracy']:.1%} right"

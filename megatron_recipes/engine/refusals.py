@@ -1,0 +1,64 @@
+"""Settings and environments that Megatron-Core would silently ignore, or die of later: refused with the reason."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+from megatron_recipes.config import RunConfig, require
+
+
+def foreign_apex() -> str | None:
+    """Where a package named `apex` lies that is not NVIDIA's Apex (PyPI's is a web toolkit), or None.
+
+    Megatron-Core imports whatever answers to that name and breaks in the model's construction.
+    """
+    spec = importlib.util.find_spec("apex")
+    if spec is None:
+        return None
+    folders = [Path(folder) for folder in spec.submodule_search_locations or []]
+    if any((folder / "optimizers").is_dir() and (folder / "multi_tensor_apply").is_dir() for folder in folders):
+        return None
+    return str(folders[0]) if folders else str(spec.origin)
+
+
+def has_transformer_engine() -> bool:
+    """Whether Transformer Engine is installed (it is not imported)."""
+    return importlib.util.find_spec("transformer_engine") is not None
+
+
+def refuse_environment() -> None:
+    """Raise `UserError` for what would break every run on this machine."""
+    apex = foreign_apex()
+    require(
+        apex is None,
+        f"the package `apex` in {apex} is not NVIDIA's Apex and breaks Megatron-Core: run `pip uninstall apex`",
+    )
+    require(
+        importlib.util.find_spec("psutil") is not None,
+        "psutil is missing: without it Megatron-Core hangs when it saves a checkpoint; run `pip install psutil`",
+    )
+    require(
+        importlib.util.find_spec("megatron") is not None,
+        "megatron-core is missing: install the project with its extra, `pip install -e .[cpu]` or `.[gpu]`",
+    )
+
+
+def resolve_layer_spec(config: RunConfig, cuda: bool) -> str:
+    """`local` or `transformer_engine` for this machine. Raises `UserError` where the recipe asks for what is not there."""
+    if config.layer_spec == "local":
+        require(
+            not config.precision.startswith("fp8"),
+            f"--precision {config.precision} needs --layer-spec transformer_engine: Megatron-Core's local layers accept "
+            "FP8 settings and silently compute without them",
+        )
+        return "local"
+    available = cuda and has_transformer_engine()
+    if config.layer_spec == "transformer_engine" or config.precision.startswith("fp8"):
+        require(
+            available,
+            f"--precision {config.precision} --layer-spec {config.layer_spec} needs CUDA and Transformer Engine, and this "
+            f"machine has {'no Transformer Engine' if cuda else 'no CUDA'}: use --precision bf16 --layer-spec local",
+        )
+    return "transformer_engine" if available else "local"

@@ -1,0 +1,79 @@
+"""Initial weights that depend on the seed and the parameter's name only, so that every parallel layout starts alike."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
+
+from megatron_recipes.models.modernbert import ModernBertModel
+
+TRUNCATION = 2.0  # standard deviations (ModernBERT: truncated normal, cutoff factor 2)
+
+
+def global_name(name: str, first_layer: int) -> str:
+    """The parameter's name with the layer's number in the whole model instead of in this pipeline stage."""
+    return re.sub(r"(?<=encoder\.layers\.)\d+", lambda match: str(int(match.group()) + first_layer), name)
+
+
+def name_seed(seed: int, name: str) -> int:
+    """63 bits from the run's seed and a parameter's global name."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def shard(full: torch.Tensor, dim: int, stride: int, rank: int, size: int) -> torch.Tensor:
+    """This rank's part of a full tensor, as Megatron-Core's partition attributes describe it.
+
+    `stride` is 2 for the gated MLP's first matrix: gate and up projections are split one by one.
+    """
+    blocks = full.chunk(stride * size, dim=dim)
+    return torch.cat(blocks[rank::size], dim=dim)
+
+
+def initial_weight(name: str, shape: torch.Size, seed: int, std: float, num_layers: int) -> torch.Tensor:
+    """The full fp32 tensor of one parameter: ones for norms, zeros for biases, else a truncated normal.
+
+    Projections back into the residual stream and the head get std / sqrt(2 x layers), as ModernBERT's do.
+    """
+    if "norm" in name.rsplit(".", 2)[-2]:
+        return torch.ones(shape)
+    if name.endswith(".bias"):
+        return torch.zeros(shape)
+    if re.search(r"linear_proj|linear_fc2|lm_head\.dense", name):
+        std = std / math.sqrt(2.0 * num_layers)
+    generator = torch.Generator().manual_seed(name_seed(seed, name))
+    bound = TRUNCATION * std
+    return torch.nn.init.trunc_normal_(torch.empty(shape), std=std, a=-bound, b=bound, generator=generator)
+
+
+@torch.no_grad()
+def initialize_weights(model: ModernBertModel, seed: int) -> None:
+    """Fill the parameters of this rank's stage in place. The tied head of the last stage equals the first's embedding."""
+    config = model.config
+    rank = parallel_state.get_tensor_model_parallel_rank()
+    size = parallel_state.get_tensor_model_parallel_world_size()
+    first_layer = get_transformer_layer_offset(config)
+    for name, parameter in model.named_parameters():
+        name = global_name(name, first_layer)
+        if name == "output_layer.weight":  # a copy of the embedding on the last pipeline stage
+            name = "embedding.word_embeddings.weight"
+        dim = getattr(parameter, "partition_dim", -1)
+        split = size > 1 and getattr(parameter, "tensor_model_parallel", False)
+        shape = list(parameter.shape)
+        if split:
+            shape[dim] *= size
+        if name in ("embedding.word_embeddings.weight", "output_layer.bias"):
+            padding = shape[0] - model.vocab_size
+            real = torch.Size([model.vocab_size, *shape[1:]])
+            full = initial_weight(name, real, seed, config.init_std, config.num_layers)
+            full = torch.cat([full, torch.zeros(padding, *shape[1:])])
+        else:
+            full = initial_weight(name, torch.Size(shape), seed, config.init_std, config.num_layers)
+        if split:
+            full = shard(full, dim, getattr(parameter, "partition_stride", 1), rank, size)
+        parameter.copy_(full)

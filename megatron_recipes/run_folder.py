@@ -1,0 +1,108 @@
+"""`run.yaml`: what a run is, where each value came from, and what may change when it is resumed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mecellem.errors import UserError
+from mecellem.files import atomic_write
+from megatron_recipes.config import RunConfig, flatten, origins
+
+FILE = "run.yaml"
+
+# Values that change how a run is computed, not what it computes.
+MAY_CHANGE = ("parallel.", "layer_spec", "schedule.micro_batch_size", "log_interval", "checkpoint_interval",
+              "validation_interval", "data.train", "data.validation", "data.tokenizer")  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def nested(leaves: dict[str, Any]) -> dict[str, Any]:
+    """`{"a.b": 1}` -> `{"a": {"b": 1}}`."""
+    tree: dict[str, Any] = {}
+    for name, value in leaves.items():
+        *parents, last = name.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = _plain(value)
+    return tree
+
+
+def _git_sha() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, cwd=Path(__file__).parent
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None
+
+
+def record(run: Path, config: RunConfig, recipe: RunConfig, world_size: int, tokenizer_sha256: str) -> None:
+    """Write `run.yaml`, or check it when the run exists already.
+
+    Raises `UserError` when the run was started with other values than it would be resumed with.
+    """
+    path = run / FILE
+    if path.exists():
+        _check_same(path, config, tokenizer_sha256)
+    import yaml
+
+    values = {
+        "config": nested(flatten(config)),
+        "origins": origins(config, recipe, recipe.name),
+        "tokenizer_sha256": tokenizer_sha256,
+        "world_size": world_size,
+        "steps": config.steps,
+        "tokens_per_step": config.tokens_per_step,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("mecellem", "torch", "megatron-core", "transformers", "numpy")},
+        },
+        "git": _git_sha(),
+        "machine": {"host": platform.node(), "cpus": len(os.sched_getaffinity(0)), "platform": platform.platform()},
+    }
+    with atomic_write(path) as handle:
+        yaml.safe_dump(values, handle, sort_keys=False, allow_unicode=True)
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """The contents of `run.yaml`. Raises `UserError` when there is none."""
+    import yaml
+
+    path = Path(run) / FILE
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{run} is not a run: it has no {FILE}; give the --out folder of `mecellem train`") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from None
+
+
+def _check_same(path: Path, config: RunConfig, tokenizer_sha256: str) -> None:
+    before = read_run(path.parent)
+    if before["tokenizer_sha256"] != tokenizer_sha256:
+        raise UserError(
+            f"{path.parent} was started with another tokenizer than {config.data.tokenizer}: resume with the old one, or "
+            "choose another --out"
+        )
+    for name, value in flatten(config).items():
+        if name.startswith(MAY_CHANGE):
+            continue
+        node: Any = before["config"]
+        for part in name.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        if node != _plain(value):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(
+                f"{path.parent} was started with {flag} {node}, not {_plain(value)}: resume it with the value it has, or "
+                "choose another --out"
+            )
