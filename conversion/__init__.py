@@ -1,0 +1,1 @@
+"""Hugging Face <-> Megatron, both ways, verified."""

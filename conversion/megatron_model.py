@@ -1,0 +1,60 @@
+"""A whole model of a checkpoint in one process, and a rank's part of one: what conversion reads and writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from megatron_recipes.config import ModelConfig, ParallelConfig
+from megatron_recipes.engine import checkpoint
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8_hybrid": torch.bfloat16}
+
+
+def build(model: ModelConfig, parallel: ParallelConfig, dtype: torch.dtype) -> torch.nn.Module:
+    """This rank's stage on the CPU's local layers. Call inside `engine.parallel.parallel_state`."""
+    from megatron_recipes.models.modernbert import ModernBertModel, encoder_config
+
+    return ModernBertModel(
+        encoder_config(model, parallel, dtype), model.vocab_size, model.max_sequence_length, layer_spec="local"
+    )
+
+
+def load_whole(folder: Path) -> tuple[torch.nn.Module, checkpoint.CheckpointMeta]:
+    """A checkpoint of any layout as one module in the dtype it was trained in. Inside `single_process`."""
+    meta = checkpoint.read_meta(folder)
+    module = build(meta.model, ParallelConfig(), DTYPES[meta.precision])
+    checkpoint.load(folder, module, optimizer=None)
+    return module, meta
+
+
+@torch.no_grad()
+def fill_rank(module: torch.nn.Module, full: dict[str, torch.Tensor]) -> None:
+    """Copy this rank's part of a full, unpadded Megatron state dict into `module`; vocabulary padding becomes zero."""
+    from megatron.core import parallel_state
+    from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
+
+    from megatron_recipes.models.init import global_name, shard
+
+    rank = parallel_state.get_tensor_model_parallel_rank()
+    size = parallel_state.get_tensor_model_parallel_world_size()
+    first_layer = get_transformer_layer_offset(module.config)
+    for name, parameter in module.named_parameters():
+        name = global_name(name, first_layer)
+        if name == "output_layer.weight":
+            name = "embedding.word_embeddings.weight"
+        weight = full[name]
+        split = size > 1 and getattr(parameter, "tensor_model_parallel", False)
+        if split:
+            dim, stride = parameter.partition_dim, getattr(parameter, "partition_stride", 1)
+            rows = parameter.shape[dim] * size
+            if weight.shape[dim] < rows:
+                padding = torch.zeros(rows - weight.shape[dim], *weight.shape[1:], dtype=weight.dtype)
+                weight = torch.cat([weight, padding])
+            weight = shard(weight, dim, stride, rank, size)
+        elif weight.shape[0] < parameter.shape[0]:
+            padding = torch.zeros(parameter.shape[0] - weight.shape[0], *weight.shape[1:], dtype=weight.dtype)
+            weight = torch.cat([weight, padding])
+        assert weight.shape == parameter.shape, (name, weight.shape, parameter.shape)
+        parameter.copy_(weight)
