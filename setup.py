@@ -58,9 +58,9 @@ setup(
         "demo": [
             *TRAIN,
             "bm25s==0.3.16",
-            "datasketch>=1.6",
             "lxml>=5",
             "matplotlib>=3.9",
+            "scipy>=1.11",
             "pytrec-eval-terrier==0.5.11",
             "sentence-transformers==6.2.0",
             "datasets>=3",

@@ -15,6 +15,8 @@ from mecellem.files import atomic_folder, sha256_of
 from mecellem.flags import parse_and_call
 
 if TYPE_CHECKING:
+    import torch
+
     from conversion.verify import Verification
 
 DtypeName = Literal["stored", "float32", "bfloat16"]
@@ -39,15 +41,16 @@ def export_checkpoint(
     checkpoint, folder = Path(checkpoint), Path(folder)
     meta = read_meta(checkpoint)
     source = check_tokenizer(tokenizer or checkpoint / "tokenizer", meta.model.vocab_size, meta.tokenizer_sha256)
-    with single_process(), atomic_folder(folder, replace=replace) as temporary:
+    with atomic_folder(folder, replace=replace) as temporary, single_process():
         from conversion.megatron_model import load_whole
         from conversion.model_card import write_card
         from conversion.verify import require_passed, verify_folder
 
         module, meta = load_whole(checkpoint)
-        _write_weights(module, meta, temporary, source, dtype)
+        target = _write_weights(module, meta, temporary, source, dtype)
         copy_tokenizer(source, temporary)
-        result = verify_folder(module, temporary, meta.step, meta.tokens)
+        # a folder in a smaller type than the checkpoint's holds rounded weights: it is compared with the same rounding
+        result = verify_folder(module.to(target), temporary, meta.step, meta.tokens)
         require_passed(result, folder)
         (temporary / "verification.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
         write_card(temporary, meta, result)
@@ -73,8 +76,8 @@ def check_tokenizer(folder: Path, vocab_size: int, sha256: str) -> Path:
     return folder
 
 
-def _write_weights(module: object, meta: object, temporary: Path, tokenizer: Path, dtype: DtypeName) -> None:
-    """`config.json` and `model.safetensors` through transformers' own model class, so that it is what it loads."""
+def _write_weights(module: object, meta: object, temporary: Path, tokenizer: Path, dtype: DtypeName) -> torch.dtype:
+    """`config.json` and `model.safetensors` through transformers' own class, so that it is what it loads; their type."""
     import torch
     from transformers import ModernBertForMaskedLM
     from transformers.utils.logging import disable_progress_bar
@@ -97,6 +100,7 @@ def _write_weights(module: object, meta: object, temporary: Path, tokenizer: Pat
     assert not unexpected and not missing, (missing, unexpected)
     hf.tie_weights()
     hf.save_pretrained(str(temporary))
+    return target
 
 
 def export(

@@ -25,7 +25,7 @@ FIXED: dict[str, Any] = {
 }
 
 
-def tokenizer_ids(folder: Path) -> dict[str, int]:
+def tokenizer_ids(folder: Path) -> dict[str, Any]:
     """The ids that a ModernBERT config names, by role, from a tokenizer folder (`pad_token_id`, `cls_token_id`, ...)."""
     from transformers import AutoTokenizer
 
@@ -43,7 +43,7 @@ def tokenizer_ids(folder: Path) -> dict[str, int]:
     return ids
 
 
-def to_hf_config(model: ModelConfig, ids: dict[str, int], dtype: str) -> ModernBertConfig:
+def to_hf_config(model: ModelConfig, ids: dict[str, Any], dtype: str) -> ModernBertConfig:
     """The `config.json` of a model. `dtype` is torch's name of the weights' type."""
     from transformers import ModernBertConfig
 
@@ -89,7 +89,7 @@ def read_hf_config(folder: Path) -> ModernBertConfig:
     return AutoConfig.from_pretrained(str(folder))
 
 
-def from_hf_config(config: ModernBertConfig, folder: Path) -> ModelConfig:
+def from_hf_config(config: Any, folder: Path) -> ModelConfig:
     """Our view of a Hugging Face config. Raises `UserError` for whatever Megatron would compute differently."""
     for name, value in FIXED.items():
         found = getattr(config, name)
@@ -127,7 +127,5 @@ def _period(layer_types: list[str], folder: Path) -> int:
     period = found[1] - found[0] if len(found) > 1 else len(layer_types)
     expected = ["full_attention" if i % period == 0 else "sliding_attention" for i in range(len(layer_types))]
     if layer_types != expected:
-        raise UserError(
-            f"{folder}/config.json has layer_types that are not periodic from the first layer: not supported"
-        )
+        raise UserError(f"{folder}/config.json has layer_types that are not periodic from the first layer: not supported")
     return period

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,6 +41,7 @@ def fill_rank(module: torch.nn.Module, full: dict[str, torch.Tensor]) -> None:
     rank = parallel_state.get_tensor_model_parallel_rank()
     size = parallel_state.get_tensor_model_parallel_world_size()
     first_layer = get_transformer_layer_offset(module.config)
+    parameter: Any  # Megatron-Core sets attributes on its parameters
     for name, parameter in module.named_parameters():
         name = global_name(name, first_layer)
         if name == "output_layer.weight":

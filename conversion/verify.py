@@ -51,9 +51,7 @@ class Verification:
         return dataclasses.asdict(self)
 
 
-def verification_batches(
-    tokenizer: Any, max_length: int, texts: tuple[str, ...] = TEXTS
-) -> list[dict[str, torch.Tensor]]:
+def verification_batches(tokenizer: Any, max_length: int, texts: tuple[str, ...] = TEXTS) -> list[dict[str, torch.Tensor]]:
     """Padded, unpadded, long and masked inputs from real text; `input_ids` and `attention_mask` `[b, s]`."""
     padded = tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     alone = [tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt") for text in texts[:2]]
@@ -64,8 +62,7 @@ def verification_batches(
     places &= masked["attention_mask"].bool()
     masked["input_ids"][places] = tokenizer.mask_token_id
     return [
-        {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        for batch in (padded, *alone, long, masked)
+        {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]} for batch in (padded, *alone, long, masked)
     ]
 
 

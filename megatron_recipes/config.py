@@ -25,7 +25,7 @@ def require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """A ModernBERT (Warner et al. 2024, arXiv 2412.13663): pre-norm encoder, GeGLU, RoPE, local and global attention."""
+    """A ModernBERT (Warner et al. 2024, arXiv 2412.13663): pre-norm encoder, GeGLU, RoPE, local/global attention."""
 
     num_layers: int
     hidden_size: int
@@ -60,12 +60,9 @@ class ModelConfig:
             require(getattr(self, name) > 0, f"--model.{name.replace('_', '-')} must be positive")
         require(
             self.hidden_size % self.num_attention_heads == 0,
-            f"--model.hidden-size {self.hidden_size} does not divide by --model.num-attention-heads "
-            f"{self.num_attention_heads}",
+            f"--model.hidden-size {self.hidden_size} does not divide by --model.num-attention-heads {self.num_attention_heads}",
         )
-        require(
-            self.head_dim % 2 == 0, f"RoPE needs an even head width, not {self.head_dim}: change --model.hidden-size"
-        )
+        require(self.head_dim % 2 == 0, f"RoPE needs an even head width, not {self.head_dim}: change --model.hidden-size")
         require(
             self.local_attention >= 2 and self.local_attention % 2 == 0,
             "--model.local-attention must be an even number of tokens",
@@ -92,8 +89,7 @@ class DataConfig:
         require(self.sequence_length >= 8, "--data.sequence-length must be at least 8")
         require(
             self.sequence_length <= model.max_sequence_length,
-            f"--data.sequence-length {self.sequence_length} exceeds --model.max-sequence-length "
-            f"{model.max_sequence_length}",
+            f"--data.sequence-length {self.sequence_length} exceeds --model.max-sequence-length {model.max_sequence_length}",
         )
         for name in ("mask_probability", "validation_mask_probability"):
             require(0.0 < getattr(self, name) < 1.0, f"--data.{name.replace('_', '-')} must be between 0 and 1")
@@ -113,8 +109,8 @@ class ParallelConfig:
         per_replica = self.tensor * self.pipeline
         require(
             world_size % per_replica == 0,
-            f"{world_size} ranks do not divide by --parallel.tensor {self.tensor} x --parallel.pipeline {self.pipeline}: "
-            f"start a multiple of {per_replica} (--nproc)",
+            f"{world_size} ranks do not divide by --parallel.tensor {self.tensor} x --parallel.pipeline "
+            f"{self.pipeline}: start a multiple of {per_replica} (--nproc)",
         )
         return world_size // per_replica
 
@@ -159,9 +155,7 @@ class OptimizerConfig:
     def check(self) -> None:
         """Raise `UserError` for values outside their range."""
         require(self.lr > 0, "--optimizer.lr must be positive")
-        require(
-            0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "--optimizer.beta1 and --optimizer.beta2 must be in [0, 1)"
-        )
+        require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "--optimizer.beta1 and --optimizer.beta2 must be in [0, 1)")
         require(self.epsilon > 0, "--optimizer.epsilon must be positive")
         require(self.weight_decay >= 0, "--optimizer.weight-decay must not be negative")
         require(self.clip_grad >= 0, "--optimizer.clip-grad must not be negative (0 turns clipping off)")
@@ -232,9 +226,8 @@ class RunConfig:
         self.model.check()
         self.data.check(self.model)
         self.optimizer.check()
-        data_parallel = self.parallel.data_parallel(world_size)
         self.parallel.check(self.model, self.data.sequence_length)
-        self.schedule.check(data_parallel)
+        self.schedule.check(self.parallel.data_parallel(world_size))
         for name in ("validation_interval", "checkpoint_interval", "log_interval"):
             require(getattr(self, name) > 0, f"--{name.replace('_', '-')} must be positive")
 

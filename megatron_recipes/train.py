@@ -42,9 +42,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainFlags, RunConfig]:
         print("`mecellem train RECIPE --help` lists every value that can be set")
         raise SystemExit(0 if argv else 2)
     recipe = find_recipe(argv[0])()
-    flags = tyro.cli(
-        TrainFlags, args=list(argv[1:]), prog=f"mecellem train {argv[0]}", default=TrainFlags(config=recipe)
-    )
+    flags = tyro.cli(TrainFlags, args=list(argv[1:]), prog=f"mecellem train {argv[0]}", default=TrainFlags(config=recipe))
     return flags, recipe
 
 

@@ -27,9 +27,7 @@ class FusedAdam(torch.optim.Optimizer):
     ) -> None:
         assert bias_correction, "Megatron-Core never asks for Adam without bias correction"
         self.adam_w_mode = adam_w_mode
-        super().__init__(
-            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "bias_correction": True}
-        )
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "bias_correction": True})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

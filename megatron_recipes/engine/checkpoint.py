@@ -55,9 +55,7 @@ def read_meta(folder: Path) -> CheckpointMeta:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"{folder} is not a checkpoint: it has no {META}; give a .../checkpoints/step_NNNNNNN folder"
-        ) from None
+        raise UserError(f"{folder} is not a checkpoint: it has no {META}; give a .../checkpoints/step_NNNNNNN folder") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}): the checkpoint is damaged, use another one") from None
     found = values.pop("format", None)
@@ -227,6 +225,7 @@ def load(folder: Path, model: Any, optimizer: Any | None) -> CheckpointMeta:
     Raises `UserError` when the checkpoint is damaged.
     """
     from megatron.core import dist_checkpointing
+    from torch.distributed.checkpoint import CheckpointException  # a BaseException: `except Exception` misses it
 
     meta = read_meta(folder)
     metadata = sharded_metadata()
@@ -238,7 +237,7 @@ def load(folder: Path, model: Any, optimizer: Any | None) -> CheckpointMeta:
             state["rng"] = _rng_object()
     try:
         state = dist_checkpointing.load(state, str(folder))
-    except Exception as error:
+    except (Exception, CheckpointException) as error:
         raise UserError(
             f"{folder} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}): "
             f"it was written with {meta.versions}; if the versions are right the checkpoint is damaged, use an older one"

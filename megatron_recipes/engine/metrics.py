@@ -36,7 +36,7 @@ class Metrics:
         with atomic_write(path) as handle:
             handle.writelines(json.dumps(line) + "\n" for line in kept)
         self.path = path
-        self.handle = open(path, "a", encoding="utf-8")
+        self.handle = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_step + 1)
         self.bar: Progress = progress_bar()
         self.task: TaskID = self.bar.add_task("train", total=total_steps, completed=resume_step)
@@ -46,9 +46,7 @@ class Metrics:
         self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.bar.stop()
         self.board.close()
         self.handle.close()

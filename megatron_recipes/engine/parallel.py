@@ -36,9 +36,7 @@ def parallel_state(place: Rank, layout: ParallelConfig, seed: int) -> Iterator[N
         timeout=TIMEOUT,
     )
     try:
-        mpu.initialize_model_parallel(
-            tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline
-        )
+        mpu.initialize_model_parallel(tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline)
         model_parallel_cuda_manual_seed(seed)
         torch.manual_seed(seed)
         yield
@@ -53,6 +51,8 @@ def single_process(seed: int = 0) -> Iterator[None]:
     """One rank without a launcher: for conversion and for tests."""
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="mecellem-store-") as folder:
-        with parallel_state(Rank(0, 1, 0, f"{folder}/store"), ParallelConfig(), seed):
-            yield
+    with (
+        tempfile.TemporaryDirectory(prefix="mecellem-store-") as folder,
+        parallel_state(Rank(0, 1, 0, f"{folder}/store"), ParallelConfig(), seed),
+    ):
+        yield

@@ -225,9 +225,9 @@ def _with_cuda_type_names(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _patch_type_names() -> None:
-    optimizer = importlib.import_module("megatron.core.optimizer.optimizer")
-    distributed = importlib.import_module("megatron.core.optimizer.distrib_optimizer")
-    clip = importlib.import_module("megatron.core.optimizer.clip_grads")
+    optimizer: Any = importlib.import_module("megatron.core.optimizer.optimizer")
+    distributed: Any = importlib.import_module("megatron.core.optimizer.distrib_optimizer")
+    clip: Any = importlib.import_module("megatron.core.optimizer.clip_grads")
     for cls in (optimizer.Float16OptimizerWithFloat16Params, distributed.DistributedOptimizer):
         cls.__init__ = _with_cuda_type_names(cls.__init__)
     patched = _with_cuda_type_names(clip.clip_grad_by_total_norm_fp32)
@@ -237,11 +237,11 @@ def _patch_type_names() -> None:
 
 def _patch_tensor_cuda() -> None:
     """Without CUDA `.cuda()` can only raise; here it is the tensor itself."""
-    torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign, assignment]
+    torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign]
 
 
 def _patch_rng() -> None:
-    random = importlib.import_module("megatron.core.tensor_parallel.random")
+    random: Any = importlib.import_module("megatron.core.tensor_parallel.random")
     generator = torch.default_generator
     random._get_cuda_rng_state = lambda device="cuda", clone=False, graph_safe=False: generator.get_state()
     random._set_cuda_rng_state = lambda state, device=-1, graph_safe=False: generator.set_state(state)
@@ -253,8 +253,8 @@ def _patch_adam() -> None:
     """Give Megatron-Core a FusedAdam where neither Transformer Engine nor Apex provides one."""
     from megatron_recipes.engine.adam import FusedAdam
 
-    optimizer = importlib.import_module("megatron.core.optimizer")
-    distributed = importlib.import_module("megatron.core.optimizer.distrib_optimizer")
+    optimizer: Any = importlib.import_module("megatron.core.optimizer")
+    distributed: Any = importlib.import_module("megatron.core.optimizer.distrib_optimizer")
     if distributed.HAVE_APEX_OR_TE:
         return
     optimizer.Adam = distributed.Adam = FusedAdam

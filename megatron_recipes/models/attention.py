@@ -78,9 +78,7 @@ class LocalGlobalSelfAttention(SelfAttention):
     knows one RoPE base per model.)
     """
 
-    def __init__(
-        self, config: TransformerConfig, submodules: Any, layer_number: int, *args: Any, **kwargs: Any
-    ) -> None:
+    def __init__(self, config: TransformerConfig, submodules: Any, layer_number: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, submodules, layer_number, *args, **kwargs)
         local = is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer_number)
         self.rope_index = 0 if local else 1
@@ -95,6 +93,4 @@ class LocalGlobalSelfAttention(SelfAttention):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As `SelfAttention.forward`, with `rotary_pos_emb` `[2, s, 1, 1, d]`."""
         assert rotary_pos_emb is not None and rotary_pos_emb.size(0) == 2
-        return super().forward(
-            hidden_states, attention_mask, *args, rotary_pos_emb=rotary_pos_emb[self.rope_index], **kwargs
-        )
+        return super().forward(hidden_states, attention_mask, *args, rotary_pos_emb=rotary_pos_emb[self.rope_index], **kwargs)

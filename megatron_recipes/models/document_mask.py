@@ -62,16 +62,14 @@ def cu_seqlens_from_segments(segments: torch.Tensor) -> torch.Tensor:
 def dense_mask(
     rows: int, length: int, cu_seqlens: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None
 ) -> DocumentMask:
-    """The mask for rows of `[b, s]` tokens, packed (`cu_seqlens` `[n + 1]`) or padded (`attention_mask` `[b, s]`, 1 = token)."""
+    """The mask for rows of `[b, s]` tokens, packed (`cu_seqlens` `[n + 1]`) or padded (`attention_mask` `[b, s]`)."""
     assert cu_seqlens is None or attention_mask is None, "rows are packed or padded, not both"
     segments = None
     if cu_seqlens is not None:
         segments = segments_from_cu_seqlens(cu_seqlens, rows, length)
     elif attention_mask is not None and not bool(attention_mask.all()):
         segments = attention_mask.to(torch.int32)
-    return DocumentMask(
-        qkv_format="sbhd", segments=segments, sequence_length=length, max_seqlen_q=length, max_seqlen_kv=length
-    )
+    return DocumentMask(qkv_format="sbhd", segments=segments, sequence_length=length, max_seqlen_q=length, max_seqlen_kv=length)
 
 
 def stream_mask(

@@ -56,9 +56,7 @@ def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
     return -(-vocab_size // multiple) * multiple
 
 
-def encoder_config(
-    model: ModelConfig, parallel: ParallelConfig, dtype: torch.dtype, fp8: str | None = None
-) -> EncoderConfig:
+def encoder_config(model: ModelConfig, parallel: ParallelConfig, dtype: torch.dtype, fp8: str | None = None) -> EncoderConfig:
     """Megatron-Core's view of a model in a layout. Fusions that need CUDA are left to Transformer Engine's layers."""
     sides = model.local_attention // 2
     fp8_settings = {} if fp8 is None else {"fp8": fp8, "first_last_layers_bf16": True}
@@ -147,9 +145,7 @@ def block_spec(config: EncoderConfig, layer_spec: str) -> TransformerBlockSubmod
         )
 
     first, count = get_transformer_layer_offset(config), get_num_layers_to_build(config)
-    return TransformerBlockSubmodules(
-        layer_specs=[layer(first + i) for i in range(count)], layer_norm=BiaslessLayerNorm
-    )
+    return TransformerBlockSubmodules(layer_specs=[layer(first + i) for i in range(count)], layer_norm=BiaslessLayerNorm)
 
 
 class PredictionHead(torch.nn.Module):
@@ -169,9 +165,7 @@ class PredictionHead(torch.nn.Module):
 class ModernBertModel(LanguageModule):
     """The pipeline stage of a ModernBERT masked language model that this rank holds."""
 
-    def __init__(
-        self, config: EncoderConfig, vocab_size: int, max_sequence_length: int, layer_spec: str = "local"
-    ) -> None:
+    def __init__(self, config: EncoderConfig, vocab_size: int, max_sequence_length: int, layer_spec: str = "local") -> None:
         super().__init__(config=config)
         self.pre_process = parallel_state.is_pipeline_first_stage()
         self.post_process = parallel_state.is_pipeline_last_stage()
@@ -259,9 +253,7 @@ class ModernBertModel(LanguageModule):
         """`[2, s, 1, 1, d]`: angles of the local and of the global layers."""
         length = mask.max_seqlen_q
         streamed = mask.qkv_format == "thd"
-        return torch.stack(
-            [self.rope_local(length, packed_seq=streamed), self.rope_global(length, packed_seq=streamed)]
-        )
+        return torch.stack([self.rope_local(length, packed_seq=streamed), self.rope_global(length, packed_seq=streamed)])
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[n, h]` -> this rank's logits `[n, padded vocabulary / TP]`; entries that are only padding are -inf."""

@@ -1,0 +1,186 @@
+"""Which checkpoint of a run to keep: by retrieval after post-training, not by the pre-training loss.
+
+The Mecellem paper reports that retrieval peaks before the masked-language-model loss is lowest. So every checkpoint is
+exported, given the same short contrastive training and scored on the same tasks. The highest mean nDCG@10 is kept. It is
+called better than another checkpoint only where the paired bootstrap interval of the difference excludes 0, with the
+confidence raised for the number of comparisons (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.measure import EvaluationSettings, evaluate_folder, load_embedding, score_system
+from evaluation.results import CheckpointScores, Comparison, EvaluationResults, Selection, write_record
+from evaluation.retrieval.dense import rank_dense
+from evaluation.retrieval.metrics import mean_interval
+from evaluation.retrieval.tasks import build_tasks
+from evaluation.run_folder import check_run, checkpoint_fingerprint, list_checkpoints
+from mecellem.console import console
+from mecellem.errors import UserError
+from mecellem.files import atomic_write, sha256_of
+from post_training.documents import read_split, split_path
+from post_training.model_folder import pick_device
+
+SYSTEM = "model_post_trained"
+CONFIDENCE = 0.95
+RULE = (
+    "the highest mean nDCG@10 over tasks after post-training; where checkpoints cannot be told apart the highest mean "
+    "still decides, and of equal means the earlier step"
+)
+
+Exporter = Callable[[Path, Path], Any]
+
+
+def export_once(checkpoint: Path, folder: Path, export: Exporter) -> None:
+    """Export `checkpoint` to `folder` unless that was done from this very checkpoint before."""
+    stamp = folder.with_name(f"{folder.name}.key")
+    fingerprint = checkpoint_fingerprint(checkpoint)
+    if folder.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    export(checkpoint, folder)
+    with atomic_write(stamp) as handle:
+        handle.write(fingerprint)
+
+
+def differences(best: EvaluationResults, other: EvaluationResults) -> list[list[float]]:
+    """Per task, the differences of nDCG@10 (`best` minus `other`) on the same queries."""
+    ours, theirs = best.systems[SYSTEM].tasks, other.systems[SYSTEM].tasks
+    assert ours.keys() == theirs.keys(), "both were evaluated on the same corpus"
+    return [
+        [value - theirs[name].per_query[query] for query, value in scores.per_query.items()] for name, scores in ours.items()
+    ]
+
+
+def compare(best: EvaluationResults, other: EvaluationResults, step: int, confidence: float) -> Comparison:
+    """How sure it is that `best` beats `other`, which belongs to `step`."""
+    samples = differences(best, other)
+    low, high = mean_interval(samples, confidence)
+    difference = sum(sum(part) / len(part) for part in samples) / len(samples)
+    return Comparison(step=step, difference=difference, interval=(low, high), real=low > 0 or high < 0)
+
+
+def selection_sentence(best: int, comparisons: Sequence[Comparison]) -> str:
+    """What the comparisons allow to be said."""
+    if not comparisons:
+        return f"Step {best} is the run's only checkpoint, so nothing was compared."
+    alike = [str(item.step) for item in comparisons if not item.real]
+    if not alike:
+        return f"Step {best} retrieves better than every other checkpoint, by more than the choice of queries explains."
+    return (
+        f"Step {best} has the highest mean, but is not distinguishable from step{'s' if len(alike) > 1 else ''} "
+        f"{', '.join(alike)} on these queries: it was taken by the rule for ties, the highest mean."
+    )
+
+
+def rescore(embedding: Path, corpus: Path, settings: EvaluationSettings, device: str) -> float:
+    """Mean nDCG@10 of a saved embedding model, loaded and scored from nothing: no cache takes part."""
+    tasks, _ = build_tasks(read_split(corpus, "test"), settings.retrieval)
+    model = load_embedding(embedding, settings.max_seq_length, pick_device(device))
+    return score_system(tasks, lambda task: rank_dense(model, task)).mean_ndcg_10
+
+
+def checkpoint_scores(
+    step: int, tokens_per_step: int | None, checkpoint: Path, out: Path, path: Path, results: EvaluationResults
+) -> CheckpointScores:
+    """One checkpoint's line of the selection; `path` is its results.json, somewhere under `out`."""
+    return CheckpointScores(
+        step=step,
+        tokens=step * tokens_per_step if tokens_per_step else None,
+        checkpoint=str(checkpoint),
+        folder=str(path.parent / "hf"),
+        results=str(path.relative_to(out)),
+        sha256=results.model.sha256,
+        fill_mask_top1=results.fill_mask.all.top1,
+        mean_pooled=results.systems["model_mean_pooled"].mean_ndcg_10,
+        post_trained=results.systems[SYSTEM].mean_ndcg_10,
+    )
+
+
+def select(
+    rows: Sequence[CheckpointScores], results: Sequence[EvaluationResults], rescored: Callable[[Path], float]
+) -> Selection:
+    """The selection from every checkpoint's results; `rescored` gives the winner's score after loading it again."""
+    best = max(range(len(rows)), key=lambda number: (rows[number].post_trained, -rows[number].step))
+    others = [number for number in range(len(rows)) if number != best]
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(others))
+    comparisons = [compare(results[best], results[number], rows[number].step, confidence) for number in others]
+    embedding = Path(results[best].post_training["model"].folder)
+    score, again = rows[best].post_trained, rescored(embedding)
+    if abs(score - again) > 1e-3:
+        raise UserError(
+            f"{embedding} scores {again:.4f} after loading it again, {score:.4f} before: the folder was changed; remove "
+            "it and run the evaluation again"
+        )
+    return Selection(
+        checkpoints=list(rows),
+        best_step=rows[best].step,
+        best_checkpoint=rows[best].checkpoint,
+        best_folder=rows[best].folder,
+        best_embedding=str(embedding),
+        best_sha256=sha256_of(Path(rows[best].folder) / "model.safetensors"),
+        score=score,
+        rescored=again,
+        distinguishable=all(item.real for item in comparisons),
+        comparisons=comparisons,
+        confidence=confidence,
+        rule=RULE,
+        sentence=selection_sentence(rows[best].step, comparisons),
+    )
+
+
+def default_exporter() -> Exporter:
+    """`conversion.export.export_checkpoint`; imported here because it brings Megatron-Core."""
+    from conversion.export import export_checkpoint
+
+    return export_checkpoint
+
+
+def evaluate_run(
+    run: Path,
+    corpus: Path,
+    out: Path,
+    settings: EvaluationSettings | None = None,
+    *,
+    device: str = "auto",
+    cache: Path | None = None,
+    export: Exporter | None = None,
+) -> Selection:
+    """Export and evaluate every checkpoint of `run` under `out`, choose the best and write `out/selection.json`.
+
+    Writes `out/step_NNNNNNN/{hf/, embedding/, results.json}`. Everything finished is found again by a second call.
+    `cache` is `out/cache`, `export(checkpoint, folder)` is `conversion.export.export_checkpoint`, unless given. Raises
+    `UserError` for a run without checkpoints, a missing corpus, or a winner that scores differently once loaded again.
+    """
+    from megatron_recipes.run_folder import read_run
+
+    check_run(run)
+    checkpoints = list_checkpoints(run)
+    split_path(corpus, "train"), split_path(corpus, "test")
+    settings = settings or EvaluationSettings()
+    export = export or default_exporter()
+    tokens_per_step = read_run(run).get("tokens_per_step")
+    rows, results = [], []
+    for number, (step, checkpoint) in enumerate(checkpoints.items(), start=1):
+        console().print(f"checkpoint {number} of {len(checkpoints)}: {checkpoint.name}", markup=False)
+        place = out / checkpoint.name
+        place.mkdir(parents=True, exist_ok=True)
+        export_once(checkpoint, place / "hf", export)
+        result = evaluate_folder(
+            place / "hf",
+            corpus,
+            place / "results.json",
+            cache or out / "cache",
+            settings,
+            embedding=place / "embedding",
+            device=device,
+        )
+        results.append(result)
+        rows.append(checkpoint_scores(step, tokens_per_step, checkpoint, out, place / "results.json", result))
+    selection = select(rows, results, lambda folder: rescore(folder, corpus, settings, device))
+    write_record(out / "selection.json", selection)
+    return selection

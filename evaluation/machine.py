@@ -1,0 +1,51 @@
+"""On what the figures were made: the hardware in a line and the versions of what computed them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = (
+    "mecellem",
+    "torch",
+    "megatron-core",
+    "transformers",
+    "tokenizers",
+    "sentence-transformers",
+    "bm25s",
+    "pytrec_eval-terrier",
+    "numpy",
+)
+
+
+def cpu_name() -> str:
+    """The processor's own name where the system tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def hardware_line(device: str) -> str:
+    """`AMD EPYC, 2 cores, 23 GiB memory`, with the GPU in front where `device` is one."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    line = f"{cpu_name()}, {cores} cores, {memory:.0f} GiB memory"
+    return f"{torch.cuda.get_device_name(device)}; {line}" if device.startswith("cuda") else line
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,55 @@
+"""`mecellem report`: read, draw, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from mecellem.console import step
+from mecellem.files import atomic_write
+from mecellem.flags import parse_and_call
+
+
+def report_run(
+    run: tyro.conf.Positional[Path],
+    evaluation: Path | None = None,
+    corpus: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Write one self-contained HTML page about a run; its figures as PNG and all numbers as summary.json stand beside it.
+
+    Works for a run that was not evaluated, too; the page then says how to evaluate it.
+
+    Args:
+        run: folder of `mecellem train`
+        evaluation: folder with selection.json, as the evaluation of a run's checkpoints writes it; RUN/evaluation if absent
+        corpus: folder with corpus.json, for the table of licences; the one that was evaluated on if absent
+        out: the page; RUN/report.html if absent
+    """
+    from evaluation.report.gather import gather
+    from evaluation.report.page import render
+    from evaluation.report.plots import draw_all
+    from evaluation.report.summary import write_summary
+
+    evaluation, out = evaluation or run / "evaluation", out or run / "report.html"
+    pictures, numbers = out.parent / f"{out.stem}_figures", out.parent / "summary.json"
+    with step(f"report on {run}", reads=[run, evaluation], writes=[out, numbers, pictures]):
+        data = gather(run, evaluation, corpus)
+        figures = draw_all(data)
+        for name, themes in figures.items():
+            for theme, png in themes.items():
+                with atomic_write(pictures / f"{name}{'' if theme == 'light' else f'-{theme}'}.png", "wb") as handle:
+                    handle.write(png)
+        write_summary(numbers, data)
+        with atomic_write(out) as handle:
+            handle.write(
+                render(data, figures, f"mecellem evaluate {run} --corpus {corpus or 'data/corpus'} --out {evaluation}")
+            )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `mecellem report`."""
+    parse_and_call(report_run, argv, prog="mecellem report")
+    return 0

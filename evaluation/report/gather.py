@@ -1,0 +1,113 @@
+"""Everything that the report shows, read and checked before anything is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from evaluation.results import CheckpointScores, EvaluationResults, Selection, read_record
+from evaluation.run_folder import check_run, read_metrics, training_lines, validation_lines
+from mecellem.errors import UserError
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """A run: its settings and curves and, where it was evaluated, the selection and each checkpoint's results by step."""
+
+    run: Path
+    settings: dict[str, Any]
+    training: Rows
+    validation: Rows
+    selection: Selection | None
+    results: dict[int, EvaluationResults]
+    corpus: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, or the folder's."""
+        return str(self.settings.get("config", {}).get("name") or self.run.resolve().name)
+
+    @property
+    def best(self) -> EvaluationResults | None:
+        """Results of the selected checkpoint."""
+        return self.results[self.selection.best_step] if self.selection else None
+
+    @property
+    def checkpoints(self) -> list[CheckpointScores]:
+        """The evaluated checkpoints in order of steps."""
+        return sorted(self.selection.checkpoints, key=lambda row: row.step) if self.selection else []
+
+    def tokens_at(self, step: int) -> int:
+        """Tokens seen by `step`: from the run's settings, else from the nearest line of the metrics."""
+        per_step = self.settings.get("tokens_per_step")
+        if per_step:
+            return step * int(per_step)
+        nearest = min(self.training, key=lambda row: abs(row["step"] - step))
+        return int(nearest["tokens"])
+
+    def lowest_validation(self) -> dict[str, Any] | None:
+        """The validation line with the lowest loss."""
+        return min(self.validation, key=lambda row: float(row["validation_loss"]), default=None)
+
+    def validation_at(self, step: int) -> dict[str, Any] | None:
+        """The validation line nearest to `step`."""
+        return min(self.validation, key=lambda row: abs(int(row["step"]) - step), default=None)
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """`run.yaml` as a mapping. Raises `UserError` when it is not one."""
+    import yaml
+
+    path = run / "run.yaml"
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML ({str(error).splitlines()[0]}): start the run again") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} holds no settings: start the run again")
+    return settings
+
+
+def read_corpus(folder: Path) -> dict[str, Any] | None:
+    """`corpus.json` (sources, licences, sizes), or None where the corpus came from elsewhere."""
+    path = folder / "corpus.json"
+    if not path.is_file():
+        return None
+    try:
+        found = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error.msg}): make the corpus again with `mecellem corpus fetch`") from None
+    return found if isinstance(found, dict) else None
+
+
+def gather(run: Path, evaluation: Path, corpus: Path | None) -> ReportData:
+    """Read a run, its evaluation (where `evaluation/selection.json` exists) and its corpus's description.
+
+    `corpus` is the folder of the corpus; the one that the evaluation names, unless given. Raises `UserError` for a folder
+    that is no run, broken metrics, or evaluation files of another version.
+    """
+    check_run(run)
+    settings, rows = read_settings(run), read_metrics(run)
+    if not training_lines(rows):
+        raise UserError(f"{run / 'metrics.jsonl'} has no training step yet: wait for the first, or resume the run")
+    selection, results = None, {}
+    if (evaluation / "selection.json").is_file():
+        advice = f"evaluate the run again into {evaluation}"
+        selection = read_record(evaluation / "selection.json", Selection, advice)
+        for row in selection.checkpoints:
+            results[row.step] = read_record(evaluation / row.results, EvaluationResults, advice)
+        corpus = corpus or Path(results[selection.best_step].corpus["folder"])
+    return ReportData(
+        run=run,
+        settings=settings,
+        training=training_lines(rows),
+        validation=validation_lines(rows),
+        selection=selection,
+        results=results,
+        corpus=read_corpus(corpus) if corpus else None,
+    )

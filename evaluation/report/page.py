@@ -1,0 +1,274 @@
+"""The HTML page: one file, figures inside it, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluation.measure import SYSTEMS
+from evaluation.report.gather import ReportData
+from evaluation.report.summary import training_summary
+from evaluation.results import EvaluationResults
+from evaluation.tables import notes, percent, score
+from mecellem import __version__
+from mecellem.console import human_time
+
+CAPTIONS = {
+    "loss": "Loss in nats per masked token; each training step thin, the moving average strong.",
+    "dynamics": "Learning rate, throughput and gradient norm. Axes end where 99% of the steps do.",
+    "checkpoints": "Each checkpoint was exported, given the same short contrastive training and scored on the same queries.",
+    "systems": "Every system on every task for the kept checkpoint; bars are 95% bootstrap intervals over queries.",
+}
+
+
+def data_uri(png: bytes) -> str:
+    """PNG bytes as a `data:` address."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def human_count(number: float) -> str:
+    """`950`, `5.5 M`, `1.2 B`."""
+    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "K")):
+        if number >= limit:
+            return f"{number / (1e3 if unit == 'K' else limit):.3g} {unit}"
+    return f"{number:,.0f}"
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def headline(data: ReportData) -> str:
+    """The run in a sentence or two: what it did and what came out, from the figures."""
+    facts = training_summary(data)
+    text = f"{human_count(facts['tokens'])} tokens in {facts['steps']:,} steps"
+    if facts["planned_steps"] and facts["steps"] < facts["planned_steps"]:
+        text += f" of {facts['planned_steps']:,} planned"
+    text += f": training loss {facts['loss_first']:.2f} → {facts['loss_last']:.2f} nats."
+    best = data.best
+    if best:
+        ratio = best.fill_mask.all.top1 / max(best.unigram.all.top1, 1e-9)
+        text += (
+            f" On held-out text the kept checkpoint fills {percent(best.fill_mask.all.top1)} of masks with the exact token, "
+            f"{ratio:.1f} times the {percent(best.unigram.all.top1)} of always guessing the most frequent one."
+        )
+    return text
+
+
+def tiles(data: ReportData) -> list[dict[str, str]]:
+    """The key figures: label, value, and what to hold it against."""
+    facts = training_summary(data)
+    found = [
+        {
+            "label": "Tokens seen",
+            "value": human_count(facts["tokens"]),
+            "note": f"{human_count(facts['tokens_per_second_median'])} a second",
+        }
+    ]
+    lowest = facts["validation_lowest"]
+    if lowest:
+        found.append(
+            {
+                "label": "Lowest validation loss",
+                "value": f"{lowest['validation_loss']:.2f}",
+                "note": f"nats, at step {lowest['step']:,}",
+            }
+        )
+    best, selection = data.best, data.selection
+    if best and selection:
+        systems = best.systems
+        found += [
+            {"label": "Parameters", "value": human_count(best.model.parameters), "note": model_shape(best)},
+            {
+                "label": "Masks filled",
+                "value": percent(best.fill_mask.all.top1),
+                "note": f"unigram {percent(best.unigram.all.top1)}",
+            },
+            {
+                "label": "Retrieval, post-trained",
+                "value": score(systems["model_post_trained"].mean_ndcg_10),
+                "note": f"nDCG@10; BM25 {score(systems['bm25'].mean_ndcg_10)}",
+            },
+            {"label": "Kept checkpoint", "value": f"step {selection.best_step:,}", "note": verdict(data)},
+        ]
+    return found
+
+
+def model_shape(results: EvaluationResults) -> str:
+    """`6 layers × 256, vocabulary 8,192`."""
+    return f"{results.model.layers} layers × {results.model.hidden}, vocabulary {results.model.vocabulary:,}"
+
+
+def verdict(data: ReportData) -> str:
+    """How sure the choice of checkpoint is, in a few words."""
+    assert data.selection is not None
+    if not data.selection.comparisons:
+        return "the only one"
+    return "ahead of all others" if data.selection.distinguishable else "by the rule for ties"
+
+
+def selection_text(data: ReportData) -> list[str]:
+    """Plain sentences: which checkpoint, how sure, and where the loss was lowest."""
+    selection = data.selection
+    assert selection is not None
+    text = [selection.sentence]
+    peak = max(data.checkpoints, key=lambda row: (row.post_trained, -row.step))
+    first, last = data.checkpoints[0], data.checkpoints[-1]
+    lowest = data.lowest_validation()
+    if lowest and len(data.checkpoints) > 1:
+        before = peak.step < lowest["step"]
+        where = "before" if before else "not before"
+        text.append(
+            f"Retrieval peaks at step {peak.step:,}, {where} the lowest validation loss (step {lowest['step']:,}, "
+            f"{lowest['validation_loss']:.2f} nats). The paper reports that the peak comes first at scale; this is why "
+            "checkpoints are chosen by retrieval and not by loss."
+        )
+    if len(data.checkpoints) > 1:
+        text.append(
+            f"From the first to the last checkpoint fill-mask went from {percent(first.fill_mask_top1)} to "
+            f"{percent(last.fill_mask_top1)}, retrieval after post-training from {score(first.post_trained)} to "
+            f"{score(last.post_trained)}."
+        )
+    same = abs(selection.score - selection.rescored) < 5e-4
+    text.append(
+        f"The winner was loaded again from disk and scored again: {score(selection.rescored)}"
+        f"{', the same' if same else f' instead of {score(selection.score)}'}."
+    )
+    return text
+
+
+def checkpoint_rows(data: ReportData) -> list[dict[str, Any]]:
+    """One row a checkpoint for the table, with the winner marked and its lead over the others."""
+    assert data.selection is not None
+    leads = {item.step: item for item in data.selection.comparisons}
+    rows = []
+    for row in data.checkpoints:
+        lead = leads.get(row.step)
+        validation = data.validation_at(row.step)
+        rows.append(
+            {
+                "step": f"{row.step:,}",
+                "tokens": human_count(data.tokens_at(row.step)),
+                "loss": f"{validation['validation_loss']:.3f}" if validation else "–",
+                "top1": percent(row.fill_mask_top1),
+                "pooled": score(row.mean_pooled),
+                "trained": score(row.post_trained),
+                "lead": f"{lead.difference:+.3f} [{lead.interval[0]:+.3f}, {lead.interval[1]:+.3f}]" if lead else "kept",
+                "real": "" if lead is None else ("yes" if lead.real else "no"),
+                "best": row.step == data.selection.best_step,
+            }
+        )
+    return rows
+
+
+def retrieval_groups(results: EvaluationResults) -> list[dict[str, Any]]:
+    """Tasks with one row a system; the best nDCG@10 of each task is marked."""
+    groups = []
+    for task in results.tasks:
+        scores = {system: results.systems[system].tasks[task.name] for system in SYSTEMS}
+        top = max(item.ndcg_10 for item in scores.values())
+        rows = [
+            {
+                "system": SYSTEMS[system],
+                "cells": [
+                    score(item.ndcg_10),
+                    f"{score(item.interval[0])}–{score(item.interval[1])}",
+                    score(item.mrr_10),
+                    score(item.recall_10),
+                    score(item.recall_100),
+                ],
+                "top": item.ndcg_10 == top,
+            }
+            for system, item in scores.items()
+        ]
+        groups.append(
+            {"title": task.description, "size": f"{task.queries:,} queries, {task.documents:,} documents", "rows": rows}
+        )
+    means = {system: results.systems[system].mean_ndcg_10 for system in SYSTEMS}
+    rows = [
+        {"system": SYSTEMS[system], "cells": [score(mean), "", "", "", ""], "top": mean == max(means.values())}
+        for system, mean in means.items()
+    ]
+    return [*groups, {"title": "Mean over tasks", "size": "tasks weigh the same", "rows": rows}]
+
+
+def fill_mask_rows(results: EvaluationResults) -> list[list[str]]:
+    """Unigram and model: overall figures, then top-1 of every source."""
+    return [
+        [
+            name,
+            percent(item.all.top1),
+            percent(item.all.top5),
+            percent(item.all.top1_mask_only),
+            f"{item.all.nll:.2f}",
+            *(percent(counts.top1) for counts in item.by_source.values()),
+        ]
+        for name, item in (("unigram (no context)", results.unigram), ("model", results.fill_mask))
+    ]
+
+
+def limits(data: ReportData) -> list[str]:
+    """What the figures do not show."""
+    found = []
+    if data.best:
+        found += [sentence[0].upper() + sentence[1:] for sentence in notes(data.best)]
+        found += [f"Left out: {item.name}: {item.reason}." for item in data.best.left_out]
+        masks = data.best.fill_mask.all
+        found.append(
+            f"Fill-mask asks for {masks.masked:,} tokens of {masks.documents:,} documents, each cut to its first tokens; "
+            "sources weigh by their tokens. One token in ten is shown unchanged, which flatters every model alike."
+        )
+        found.append(
+            "The retrieval tasks take a document's own title or a dictionary's own example as the judgement; no person "
+            "graded them. Each query has one right answer, so other good answers count as wrong."
+        )
+        found.append("One training run and one post-training seed: the spread between seeds is not measured here.")
+    return found
+
+
+def render(data: ReportData, figures: Mapping[str, Mapping[str, bytes]], evaluate_hint: str) -> str:
+    """The whole page. `figures` is figure name -> theme name -> PNG bytes."""
+    from jinja2 import Environment, StrictUndefined
+
+    here = Path(__file__).parent
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+        (here / "page.html.j2").read_text(encoding="utf-8")
+    )
+    facts, best = training_summary(data), data.best
+    machine = data.settings.get("machine", {})
+    page = template.render(
+        data=data,
+        style=(here / "page.css").read_text(encoding="utf-8"),
+        version=__version__,
+        headline=headline(data),
+        tiles=tiles(data),
+        figures={name: {theme: data_uri(png) for theme, png in images.items()} for name, images in figures.items()},
+        captions=CAPTIONS,
+        facts=facts,
+        took=human_time(facts["seconds"]),
+        best=best,
+        selection_text=selection_text(data) if best else [],
+        checkpoint_rows=checkpoint_rows(data) if best else [],
+        confidence=percent(data.selection.confidence) if data.selection else "",
+        groups=retrieval_groups(best) if best else [],
+        fill_mask_rows=fill_mask_rows(best) if best else [],
+        limits=limits(data),
+        settings=flatten(data.settings.get("config", data.settings)),
+        origins=data.settings.get("origins", {}),
+        evaluation_settings=flatten(best.settings) if best else {},
+        hardware=best.hardware if best else f"{machine.get('platform', '')}, {machine.get('cpus', '?')} cores",
+        versions=best.versions if best else data.settings.get("versions", {}),
+        percent=percent,
+        evaluate_hint=evaluate_hint,
+    )
+    return re.sub(r"\n\s*\n+", "\n", page)

@@ -1,0 +1,270 @@
+"""The report's figures, each drawn twice: for light and for dark pages. matplotlib without pyplot needs no screen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evaluation.measure import SYSTEMS
+from evaluation.report.gather import ReportData, Rows
+from evaluation.retrieval.metrics import mean_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of one variant: page, text, quiet text, grid, then the marks in their fixed roles."""
+
+    name: str
+    page: str
+    text: str
+    quiet: str
+    grid: str
+    model: str
+    baseline: str
+    mark: str
+
+
+LIGHT = Theme("light", "#ffffff", "#1c2127", "#66707c", "#e4e7eb", "#1f6feb", "#c4570c", "#7a3fc4")
+DARK = Theme("dark", "#161b22", "#e8ecf1", "#96a0ac", "#2b323b", "#6cb0ff", "#ff9e57", "#c39bff")
+THEMES = (LIGHT, DARK)
+
+
+@contextmanager
+def styled(theme: Theme) -> Iterator[None]:
+    """Matplotlib's settings for one theme, restored afterwards."""
+    import matplotlib as mpl
+
+    settings: Any = {
+        "figure.facecolor": theme.page,
+        "axes.facecolor": theme.page,
+        "savefig.facecolor": theme.page,
+        "text.color": theme.text,
+        "axes.labelcolor": theme.quiet,
+        "axes.edgecolor": theme.grid,
+        "axes.titlecolor": theme.text,
+        "axes.titlesize": 11,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 10,
+        "axes.labelsize": 9.5,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "grid.color": theme.grid,
+        "grid.linewidth": 0.8,
+        "xtick.color": theme.quiet,
+        "ytick.color": theme.quiet,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+        "font.size": 9.5,
+        "lines.solid_capstyle": "round",
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **keywords: Any) -> tuple[Figure, Any]:
+    """A figure of `width` x `height` inches with `rows` x `columns` axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **keywords)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG bytes, without a time stamp, so that the same data gives the same file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """Centred moving average with shorter windows at both ends; same length as `values`."""
+    kernel = np.ones(min(width, len(values)))
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
+
+
+def column(rows: Rows, name: str) -> np.ndarray:
+    """One field of all lines that have it, as floats."""
+    return np.array([row[name] for row in rows], dtype=np.float64)
+
+
+def token_axis(axes: Axes) -> None:
+    """Label the horizontal axis in tokens, with K, M, B."""
+    from matplotlib.ticker import EngFormatter
+
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel("tokens seen")
+    axes.margins(x=0.02)
+
+
+def draw_curve(axes: Axes, rows: Rows, name: str, colour: str) -> None:
+    """Every step thin, a moving average over 3% of the steps strong."""
+    rows = [row for row in rows if name in row]
+    x, y = column(rows, "tokens"), column(rows, name)
+    axes.plot(x, y, color=colour, alpha=0.28, linewidth=0.8)
+    axes.plot(x, smooth(y, max(1, len(y) // 33)), color=colour, linewidth=2)
+
+
+def loss_figure(data: ReportData, theme: Theme) -> Figure:
+    """Training and validation loss over tokens, with the lowest validation loss and the kept checkpoint marked."""
+    figure, axes = new_figure(8.6, 3.9)
+    draw_curve(axes, data.training, "loss", theme.model)
+    axes.plot([], [], color=theme.model, linewidth=2, label="training")
+    if data.validation:
+        axes.plot(
+            column(data.validation, "tokens"),
+            column(data.validation, "validation_loss"),
+            color=theme.baseline,
+            linewidth=2,
+            marker="o",
+            markersize=4,
+            label="validation",
+        )
+    if data.selection:
+        mark_step(axes, data.tokens_at(data.selection.best_step), "kept", theme)
+    axes.set_title("Masked-language-model loss (nats per masked token)")
+    token_axis(axes)
+    axes.legend(loc="upper right")
+    return figure
+
+
+def mark_step(axes: Axes, tokens: float, text: str, theme: Theme, height: float = 0.97) -> None:
+    """A dotted vertical line with a label at its side."""
+    axes.axvline(tokens, color=theme.mark, linewidth=1.3, linestyle=(0, (2, 2)))
+    right = tokens > np.mean(axes.get_xlim())
+    axes.annotate(
+        text,
+        (tokens, height),
+        xycoords=("data", "axes fraction"),
+        xytext=(-5 if right else 5, 0),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="top",
+        color=theme.mark,
+        fontsize=9,
+    )
+
+
+def dynamics_figure(data: ReportData, theme: Theme) -> Figure:
+    """Learning rate, throughput and gradient norm over tokens, side by side."""
+    from matplotlib.ticker import EngFormatter
+
+    figure, panels = new_figure(8.6, 2.6, 1, 3)
+    for axes, (name, title) in zip(
+        panels,
+        (("lr", "Learning rate"), ("tokens_per_second", "Tokens per second"), ("grad_norm", "Gradient norm")),
+        strict=True,
+    ):
+        rows = [row for row in data.training if name in row]
+        if name == "lr":
+            axes.plot(column(rows, "tokens"), column(rows, name), color=theme.model, linewidth=2)
+        elif rows:
+            draw_curve(axes, rows, name, theme.model)
+        if name != "lr" and rows:
+            # A slow first step or one spike would flatten all the rest.
+            axes.set_ylim(0, 1.25 * float(np.quantile(column(rows, name), 0.99)))
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_title(title)
+        token_axis(axes)
+    return figure
+
+
+def checkpoint_figure(data: ReportData, theme: Theme) -> Figure:
+    """Per checkpoint, on one token axis: validation loss above, retrieval below, with both optima marked."""
+    figure, (above, below) = new_figure(8.6, 6.0, 2, 1, sharex=True, height_ratios=(1, 1.35))
+    tokens = [data.tokens_at(row.step) for row in data.checkpoints]
+    if data.validation:
+        x, y = column(data.validation, "tokens"), column(data.validation, "validation_loss")
+        above.plot(x, y, color=theme.baseline, linewidth=2)
+        lowest = int(y.argmin())
+        above.plot(x[lowest], y[lowest], "o", color=theme.baseline, markersize=8)
+        mark_step(below, x[lowest], "", theme)
+        mark_step(above, x[lowest], "loss lowest", theme, 0.97)
+    above.set_title("Validation loss")
+    draw_retrieval(below, data, tokens, theme)
+    peak = int(np.argmax([row.post_trained for row in data.checkpoints]))
+    mark_step(above, tokens[peak], "", theme)
+    mark_step(below, tokens[peak], "retrieval peaks", theme, 0.97)
+    token_axis(below)
+    return figure
+
+
+def draw_retrieval(axes: Axes, data: ReportData, tokens: list[int], theme: Theme) -> None:
+    """Mean nDCG@10 of each checkpoint with its 95% interval, mean-pooled and post-trained, and the baselines' levels."""
+    styles = {"model_post_trained": (theme.model, "-", "o"), "model_mean_pooled": (theme.quiet, "--", "s")}
+    for system, (colour, line, marker) in styles.items():
+        scores = [data.results[row.step].systems[system] for row in data.checkpoints]
+        means = np.array([score.mean_ndcg_10 for score in scores])
+        intervals = np.array(
+            [mean_interval([list(task.per_query.values()) for task in score.tasks.values()]) for score in scores]
+        )
+        spread = np.abs(intervals.T - means)
+        axes.errorbar(
+            tokens, means, spread, color=colour, linestyle=line, marker=marker, linewidth=2, elinewidth=1, capsize=3,
+            label=SYSTEMS[system],
+        )  # fmt: skip
+    best = data.results[data.checkpoints[-1].step]
+    for system in ("bm25", "random_post_trained"):
+        level = best.systems[system].mean_ndcg_10
+        axes.axhline(level, color=theme.baseline, linewidth=1.2, linestyle="-" if system == "bm25" else ":")
+        axes.annotate(
+            SYSTEMS[system], (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
+            textcoords="offset points", color=theme.baseline, fontsize=9, va="bottom",
+        )  # fmt: skip
+    axes.set_ylim(0, None)
+    axes.set_title("Retrieval, mean nDCG@10 over tasks (bars: 95% over queries)")
+    axes.legend(loc="center right")
+
+
+def systems_figure(data: ReportData, theme: Theme) -> Figure:
+    """nDCG@10 of every system on every task with its 95% interval, for the kept checkpoint."""
+    best = data.best
+    assert best is not None, "drawn for evaluated runs only"
+    figure, panels = new_figure(8.6, 2.5, 1, len(best.tasks), sharey=True, sharex=True, squeeze=False)
+    order = list(reversed(SYSTEMS))
+    for axes, task in zip(panels[0], best.tasks, strict=True):
+        for height, system in enumerate(order):
+            score = best.systems[system].tasks[task.name]
+            colour = theme.model if system.startswith("model") else theme.baseline
+            axes.plot(score.interval, (height, height), color=colour, linewidth=2, alpha=0.45)
+            axes.plot(score.ndcg_10, height, "o", color=colour, markersize=7)
+        axes.set_yticks(range(len(order)), [SYSTEMS[system] for system in order])
+        axes.set_title(task.description, fontsize=10)
+        axes.set_xlabel("nDCG@10")
+        axes.set_xlim(0, None)
+        axes.grid(axis="x", visible=False)
+    return figure
+
+
+Drawing = Callable[[ReportData, Theme], "Figure"]
+ALWAYS: dict[str, Drawing] = {"loss": loss_figure, "dynamics": dynamics_figure}
+EVALUATED: dict[str, Drawing] = {"checkpoints": checkpoint_figure, "systems": systems_figure}
+
+
+def draw_all(data: ReportData) -> dict[str, dict[str, bytes]]:
+    """Figure name -> theme name -> PNG bytes."""
+    drawings = ALWAYS | (EVALUATED if data.selection else {})
+    figures: dict[str, dict[str, bytes]] = {name: {} for name in drawings}
+    for theme in THEMES:
+        with styled(theme):
+            for name, draw in drawings.items():
+                figures[name][theme.name] = png(draw(data, theme))
+    return figures

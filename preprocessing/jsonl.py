@@ -1,0 +1,152 @@
+"""Read documents from .jsonl, .jsonl.gz and .jsonl.zst, one line at a time; every error names the file and the line."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from mecellem.errors import UserError
+from mecellem.files import sha256_of
+
+_BLOCK = 1 << 20
+UNKNOWN_LICENCE = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One document. A line without `source` is named by its file, one without `licence` has the licence "unknown"."""
+
+    text: str
+    source: str
+    licence: str
+
+
+def check_inputs(paths: Sequence[Path], flag: str) -> None:
+    """Raise `UserError` unless every path is a readable file of a known kind. `flag` names the flag in the message."""
+    if not paths:
+        raise UserError(f"{flag} names no file: give one or more .jsonl, .jsonl.gz or .jsonl.zst")
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}, given by {flag}, is not a file: check the path")
+        _kind(path)
+        try:
+            with open(path, "rb"):
+                pass
+        except PermissionError:
+            raise UserError(f"{path}, given by {flag}, may not be read: check its permissions") from None
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """SHA-256 over the files' own SHA-256s, in order: what the input is, wherever it lies."""
+    return hashlib.sha256("".join(sha256_of(path) for path in paths).encode()).hexdigest()
+
+
+def read_records(path: Path, progress: Callable[[int], None] = lambda _: None) -> Iterator[Record]:
+    """Yield the documents of one file; `progress` is told how many bytes of the (compressed) file each block took.
+
+    Blank lines are skipped. Raises `UserError` for text that is not UTF-8, a line that is not JSON, a record without
+    a string `text`, and for a compressed file that is cut or broken.
+    """
+    for number, line in enumerate(_lines(path, progress), start=1):
+        if line.strip():
+            yield _record(path, number, line)
+
+
+def _record(path: Path, number: int, line: bytes) -> Record:
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as decoding:
+            raise UserError(
+                f"{path}, line {number}: not UTF-8 (byte {decoding.start} of the line): convert the file to UTF-8"
+            ) from None
+        raise UserError(f"{path}, line {number}: not JSON ({error}): repair or remove the line") from None
+    if not isinstance(fields, dict):
+        raise UserError(f'{path}, line {number}: a JSON object like {{"text": "..."}} is needed, not {_json_type(fields)}')
+    if "text" not in fields:
+        raise UserError(f'{path}, line {number}: the record has no "text": each line needs one')
+    values = {"source": path.name, "licence": UNKNOWN_LICENCE} | fields
+    for key in ("text", "source", "licence"):
+        if not isinstance(values[key], str):
+            raise UserError(f'{path}, line {number}: "{key}" must be a string, not {_json_type(values[key])}')
+    return Record(values["text"], values["source"], values["licence"])
+
+
+def _json_type(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _lines(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
+    rest: list[bytes] = []
+    for block in _kind(path)(path, progress):
+        *whole, tail = block.split(b"\n")
+        if whole:
+            yield b"".join((*rest, whole[0]))
+            yield from whole[1:]
+            rest = []
+        rest.append(tail)
+    if last := b"".join(rest):
+        yield last
+
+
+def _kind(path: Path) -> Callable[[Path, Callable[[int], None]], Iterator[bytes]]:
+    """How to read a file, by its name's end."""
+    for suffix, reader in ((".jsonl", _plain_blocks), (".jsonl.gz", _gzip_blocks), (".jsonl.zst", _zstd_blocks)):
+        if path.name.endswith(suffix):
+            return reader
+    raise UserError(f"{path}: a name that ends in .jsonl, .jsonl.gz or .jsonl.zst is needed, one JSON object a line")
+
+
+def _plain_blocks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
+    with open(path, "rb") as handle:
+        while block := handle.read(_BLOCK):
+            progress(len(block))
+            yield block
+
+
+def _gzip_blocks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
+    with open(path, "rb") as raw, gzip.GzipFile(fileobj=raw) as handle:
+        before = 0
+        try:
+            while block := handle.read(_BLOCK):
+                progress(raw.tell() - before)
+                before = raw.tell()
+                yield block
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise _broken(path, error) from None
+
+
+def _zstd_blocks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
+    import zstandard
+
+    # zstandard's own stream reader takes a cut file for a whole one, so the end of each frame is watched here.
+    frame = None
+    with open(path, "rb") as handle:
+        while compressed := handle.read(_BLOCK):
+            progress(len(compressed))
+            while compressed:
+                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                try:
+                    block = frame.decompress(compressed)
+                except zstandard.ZstdError as error:
+                    raise _broken(path, error) from None
+                compressed = b""
+                if frame.eof:
+                    compressed, frame = frame.unused_data, None
+                if block:
+                    yield block
+    if frame is not None:
+        raise _broken(path, "it ends inside a frame")
+
+
+def _broken(path: Path, why: object) -> UserError:
+    return UserError(f"{path}: the compressed file is cut or broken ({why}): copy or download it again")

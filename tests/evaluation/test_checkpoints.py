@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from evaluation.checkpoints import compare, evaluate_run, rescore, select, selection_sentence
+from evaluation.results import CheckpointScores, Comparison, EvaluationResults, Selection, SystemScores, TaskScores, read_record
+from mecellem.errors import UserError
+
+
+@pytest.fixture
+def results(evaluated_run) -> EvaluationResults:
+    return read_record(evaluated_run / "evaluation" / "step_0000020" / "results.json", EvaluationResults, "")
+
+
+def with_scores(results: EvaluationResults, values: np.ndarray) -> EvaluationResults:
+    """The same evaluation with other per-query scores on one task."""
+    scores = TaskScores(
+        ndcg_10=float(values.mean()), interval=(0, 1), mrr_10=0, recall_10=0, recall_100=None,
+        per_query={str(number): float(value) for number, value in enumerate(values)},
+    )  # fmt: skip
+    system = SystemScores(tasks={"t": scores}, mean_ndcg_10=float(values.mean()), seconds=0)
+    return results.model_copy(update={"systems": results.systems | {"model_post_trained": system}})
+
+
+def row(step: int, results: EvaluationResults, folder: str) -> CheckpointScores:
+    return CheckpointScores(
+        step=step, tokens=None, checkpoint=f"c{step}", folder=folder, results="", sha256="", fill_mask_top1=0, mean_pooled=0,
+        post_trained=results.systems["model_post_trained"].mean_ndcg_10,
+    )  # fmt: skip
+
+
+def choose(results, small_model, values: dict[int, np.ndarray], again: float | None = None) -> Selection:
+    evaluations = [with_scores(results, value) for value in values.values()]
+    rows = [row(step, item, str(small_model)) for step, item in zip(values, evaluations, strict=True)]
+    best = max(value.mean() for value in values.values())
+    return select(rows, evaluations, lambda _: best if again is None else again)
+
+
+def test_a_real_difference_is_claimed(results, small_model):
+    base = np.random.default_rng(0).random(100) * 0.5
+    found = choose(results, small_model, {10: base, 20: base + 0.1, 30: base + 0.05})
+    assert found.best_step == 20 and found.distinguishable
+    assert [item.real for item in found.comparisons] == [True, True]
+    assert found.comparisons[0].difference == pytest.approx(0.1)
+    assert found.confidence == pytest.approx(0.975), "two comparisons share the 5%"
+    assert "better than every other" in found.sentence
+
+
+def test_noise_is_not_claimed(results, small_model):
+    rng = np.random.default_rng(1)
+    values = {step: rng.random(60) for step in (10, 20, 30)}
+    found = choose(results, small_model, values)
+    assert found.best_step == max(values, key=lambda step: values[step].mean()), "the highest mean still decides"
+    assert not found.distinguishable and "not distinguishable" in found.sentence and "highest mean" in found.rule
+
+
+def test_of_equal_means_the_earlier_step(results, small_model):
+    same = np.linspace(0, 1, 50)
+    assert choose(results, small_model, {10: same, 20: same}).best_step == 10
+
+
+def test_pairing_sees_what_separate_intervals_hide(results):
+    rng = np.random.default_rng(2)
+    base = rng.random(80)
+    found = compare(with_scores(results, base + 0.02), with_scores(results, base), 1, 0.95)
+    assert found.real and found.interval[0] == pytest.approx(0.02)
+
+
+def test_sentences():
+    alike = Comparison(step=3, difference=0.1, interval=(-0.1, 0.3), real=False)
+    assert "only checkpoint" in selection_sentence(7, [])
+    assert "not distinguishable from steps 3, 3" in selection_sentence(7, [alike, alike])
+
+
+def test_a_winner_that_does_not_come_back_is_refused(results, small_model):
+    with pytest.raises(UserError, match="after loading it again"):
+        choose(results, small_model, {10: np.linspace(0, 1, 50)}, again=0.1)
+
+
+def test_the_whole_run(evaluated_run, small_corpus, settings):
+    folder = evaluated_run / "evaluation"
+    selection = read_record(folder / "selection.json", Selection, "")
+    assert [item.step for item in selection.checkpoints] == [20, 40]
+    assert [item.tokens for item in selection.checkpoints] == [20_000, 40_000]
+    best = {item.step: item for item in selection.checkpoints}[selection.best_step]
+    assert best.post_trained == max(item.post_trained for item in selection.checkpoints) == selection.score
+    assert selection.rescored == pytest.approx(selection.score, abs=1e-4)
+    assert rescore(folder / f"step_{best.step:07d}" / "embedding", small_corpus, settings, "cpu") == pytest.approx(
+        selection.score, abs=1e-4
+    )
+
+
+def test_a_second_call_measures_nothing_and_a_new_checkpoint_is_exported(evaluated_run, small_corpus, settings, tmp_path):
+    run = shutil.copytree(evaluated_run, tmp_path / "run")
+    exported = []
+
+    def export(checkpoint, folder):
+        exported.append(checkpoint.name)
+        shutil.copytree(checkpoint, folder)
+
+    first = json.loads((run / "evaluation" / "step_0000020" / "results.json").read_text())
+    (run / "checkpoints" / "step_0000040" / "new").write_text("trained again")
+    evaluate_run(run, small_corpus, run / "evaluation", settings, device="cpu", export=export)
+    assert exported == ["step_0000040"]
+    again = json.loads((run / "evaluation" / "step_0000020" / "results.json").read_text())
+    assert {key: first[key] for key in ("systems", "fill_mask")} == {key: again[key] for key in ("systems", "fill_mask")}
+
+
+def test_bad_input(run, small_corpus, tmp_path):
+    with pytest.raises(UserError, match="is not a run"):
+        evaluate_run(tmp_path, small_corpus, tmp_path / "out")
+    with pytest.raises(UserError, match="has no step_NNNNNNN"):
+        evaluate_run(run, small_corpus, tmp_path / "out")
+    (run / "checkpoints" / "step_0000010").mkdir(parents=True)
+    with pytest.raises(UserError, match="not a corpus folder"):
+        evaluate_run(run, tmp_path / "none", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import zstandard
+
+from evaluation.evaluate import main
+from evaluation.measure import SYSTEMS, evaluate_folder
+from evaluation.results import EvaluationResults, read_record
+from mecellem.errors import UserError
+from post_training import contrastive
+
+FLAGS = [
+    "--mask-documents", "60", "--mask-length", "96", "--max-queries", "60", "--max-documents", "150", "--steps", "6",
+    "--batch-size", "16", "--max-seq-length", "48", "--sample-sentences", "4", "--device", "cpu",
+]  # fmt: skip
+
+
+def test_the_command_from_start_to_cache(small_model, small_corpus, tmp_path, capsys, monkeypatch):
+    model = shutil.copytree(small_model, tmp_path / "hf")
+    out = tmp_path / "results.json"
+    arguments = [str(model), "--corpus", str(small_corpus), "--out", str(out), *FLAGS]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    for text in ("unigram", "BM25", "random weights", "ataturk", "left out: libreoffice_title", "took"):
+        assert text in printed
+    results = read_record(out, EvaluationResults, "")
+    assert set(results.systems) == set(SYSTEMS) and results.corpus["folder"] == str(small_corpus)
+    for system in results.systems.values():
+        for task in results.tasks:
+            scores = system.tasks[task.name]
+            assert 0 <= scores.interval[0] <= scores.ndcg_10 <= scores.interval[1] <= 1
+            assert len(scores.per_query) == task.queries
+    assert results.unigram.all.masked == results.fill_mask.all.masked
+    assert results.systems["bm25"].mean_ndcg_10 > results.systems["random_mean_pooled"].mean_ndcg_10 > 0
+
+    # again: nothing is computed; other weights: only what depends on them
+    monkeypatch.setattr("evaluation.measure.fill_mask", forbidden)
+    monkeypatch.setattr("evaluation.measure.train_contrastive", forbidden)
+    monkeypatch.setattr("evaluation.measure.rank_bm25", forbidden)
+    assert main(arguments) == 0
+    assert json.loads(out.read_text())["systems"] == json.loads(results.model_dump_json())["systems"]
+    data = bytearray((model / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (model / "model.safetensors").write_bytes(data)
+    with pytest.raises(AssertionError, match="computed again"):
+        main(arguments)
+
+
+def forbidden(*_, **__):
+    raise AssertionError("computed again")
+
+
+def test_other_weights_reuse_the_baselines(evaluated_run):
+    names = [path.name.rsplit("-", 1)[0] for path in (evaluated_run / "evaluation" / "cache").iterdir()]
+    counts = {name: names.count(name) for name in set(names)}
+    # two checkpoints: two sets of masks and samples, one of everything else; dense: two random, two times two model
+    assert counts == {"unigram": 1, "bm25": 1, "random": 1, "embedding": 1, "fill-mask": 2, "samples": 2, "dense": 6}
+
+
+def test_an_interrupted_evaluation_goes_on(small_model, small_corpus, settings, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("evaluation.measure.train_contrastive", stop)
+        evaluate_folder(small_model, small_corpus, tmp_path / "r.json", tmp_path / "cache", settings, device="cpu")
+    assert not (tmp_path / "r.json").exists()
+    monkeypatch.setattr("evaluation.measure.fill_mask", forbidden)
+    monkeypatch.setattr("evaluation.measure.unigram", forbidden)
+    results = evaluate_folder(small_model, small_corpus, tmp_path / "r.json", tmp_path / "cache", settings, device="cpu")
+    assert len(results.post_training["model"].losses) == settings.post_training.steps
+
+
+def test_bad_input_is_told_before_any_work(small_model, small_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(contrastive, "train_contrastive", forbidden)
+    out, cache = tmp_path / "out.json", tmp_path / "cache"
+    with pytest.raises(UserError, match="not a model folder"):
+        evaluate_folder(tmp_path / "none", small_corpus, out, cache)
+    with pytest.raises(UserError, match="not a corpus folder"):
+        evaluate_folder(small_model, tmp_path / "none", out, cache)
+    empty = shutil.copytree(small_corpus, tmp_path / "empty")
+    (empty / "test.jsonl.zst").write_bytes(zstandard.compress(b""))
+    with pytest.raises(UserError, match=r"test\.jsonl\.zst has no documents"):
+        evaluate_folder(small_model, empty, out, cache)
+    bare = shutil.copytree(small_model, tmp_path / "bare")
+    (bare / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"tokenizer\.json is missing"):
+        evaluate_folder(bare, small_corpus, out, cache)
+    assert not out.exists() and not cache.exists()

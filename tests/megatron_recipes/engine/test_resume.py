@@ -1,0 +1,92 @@
+"""A run that was stopped, killed or moved to another layout ends as if nothing had happened."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from training_runs import Runner, losses, metrics, validation_losses
+
+
+def wait_for(condition, process, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, "the run did not get there in time"
+        time.sleep(0.05)
+
+
+def steps_done(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_text().count('"loss"') if path.exists() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [{}, {"nproc": 2}], ids=["one process", "DP2"])
+def test_sigterm_saves_and_the_same_command_ends_bit_for_bit(layout, runner: Runner, reference: Path, tmp_path: Path):
+    run, whole = tmp_path / "run", reference
+    if layout:
+        whole = tmp_path / "whole"
+        runner(whole, **layout)
+    process = runner.start(run, **layout)
+    wait_for(lambda: steps_done(run) >= 1, process)
+    process.send_signal(signal.SIGTERM)
+    output = runner.finish(process)
+    stopped = max(losses(run))
+    if stopped < 6:
+        assert f"stopped at step {stopped} of 6" in output
+    assert (run / "checkpoints" / "latest").read_text().strip() == f"step_{stopped:07d}"
+    runner(run, **layout)
+    assert losses(run) == losses(whole)
+    assert validation_losses(run) == validation_losses(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [4, 5])
+def test_kill_9_loses_only_what_came_after_the_last_checkpoint(after: int, runner: Runner, reference: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    process = runner.start(run)
+    wait_for(lambda: steps_done(run) >= after, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    runner(run)
+    assert losses(run) == losses(reference)
+    assert validation_losses(run) == validation_losses(reference)
+    assert [line["step"] for line in metrics(run) if "loss" in line] == [1, 2, 3, 4, 5, 6]  # no step twice
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"parallel.tensor": 2}, {"parallel.pipeline": 2}),
+        ({"parallel.pipeline": 2}, {"nproc": 2}),
+        ({"nproc": 2}, {"parallel.tensor": 2, "parallel.sequence": True}),
+    ],
+    ids=["TP2 to PP2", "PP2 to DP2", "DP2 to TP2+SP"],
+)
+def test_a_checkpoint_goes_on_in_another_layout(first, second, runner: Runner, reference: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    runner(run, **first)
+    newest = run / "checkpoints" / "step_0000006"
+    assert newest.is_dir()
+    for item in sorted(newest.rglob("*"), reverse=True):  # as if it had been stopped at step 3
+        item.rmdir() if item.is_dir() else item.unlink()
+    newest.rmdir()
+    runner(run, **second)
+    assert losses(run) == pytest.approx(losses(reference), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_finished_run_does_nothing_more(runner: Runner, reference: Path):
+    before = {path: path.stat().st_mtime_ns for path in (reference / "checkpoints").rglob("*")}
+    runner(reference)
+    assert {path: path.stat().st_mtime_ns for path in (reference / "checkpoints").rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_another_value_than_the_run_was_started_with_is_refused(runner: Runner, reference: Path):
+    output = runner(reference, code=2, **{"optimizer.lr": 1e-4})
+    assert "was started with --optimizer.lr 0.003, not 0.0001" in output

@@ -1,0 +1,121 @@
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+import tyro
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mecellem.errors import UserError
+from megatron_recipes.config import RunConfig, flatten, origins
+from megatron_recipes.recipes import find_recipe
+
+
+@pytest.fixture
+def config():
+    return find_recipe("mursit_tiny")()
+
+
+def changed(config, **leaves):
+    """`changed(config, model__num_layers=5)`: the configuration with other leaves."""
+    for name, value in leaves.items():
+        part, _, leaf = name.partition("__")
+        config = replace(config, **{part: replace(getattr(config, part), **{leaf: value}) if leaf else value})
+    return config
+
+
+def test_parts_are_frozen(config):
+    for part in (config, config.model, config.data, config.parallel, config.optimizer, config.schedule):
+        with pytest.raises((FrozenInstanceError, TypeError)):
+            part.anything = 1
+
+
+BAD = [
+    ({"model__num_layers": 0}, "--model.num-layers must be positive"),
+    ({"model__num_attention_heads": 3}, "--model.hidden-size 256 does not divide"),
+    ({"model__num_attention_heads": 256}, "RoPE needs an even head width, not 1"),
+    ({"model__local_attention": 127}, "--model.local-attention must be an even number"),
+    ({"model__global_attention_every": 0}, "--model.global-attention-every"),
+    ({"model__hidden_dropout": 1.0}, "--model.hidden-dropout"),
+    ({"model__norm_epsilon": 0.0}, "--model.norm-epsilon must be positive"),
+    ({"model__init_std": -0.1}, "--model.init-std must be positive"),
+    ({"model__global_rope_theta": 0.0}, "--model.global-rope-theta must be positive"),
+    ({"data__sequence_length": 4}, "--data.sequence-length must be at least 8"),
+    ({"data__sequence_length": 1024}, "--data.sequence-length 1024 exceeds --model.max-sequence-length 512"),
+    ({"data__mask_probability": 0.0}, "--data.mask-probability must be between"),
+    ({"data__validation_mask_probability": 1.0}, "--data.validation-mask-probability"),
+    ({"data__validation_sequences": 0}, "--data.validation-sequences"),
+    ({"optimizer__lr": 0.0}, "--optimizer.lr"),
+    ({"optimizer__lr": float("nan")}, "--optimizer.lr"),
+    ({"optimizer__beta2": 1.0}, "--optimizer.beta2"),
+    ({"optimizer__weight_decay": -1.0}, "--optimizer.weight-decay"),
+    ({"optimizer__clip_grad": -1.0}, "--optimizer.clip-grad"),
+    ({"schedule__train_tokens": 0}, "--schedule.train-tokens"),
+    ({"schedule__warmup_tokens": -1}, "--schedule.warmup-tokens"),
+    ({"schedule__decay_tokens": 3_000_000}, "exceed --schedule.train-tokens 3,000,000"),
+    ({"schedule__micro_batch_size": 5}, "--schedule.global-batch-size 32 does not divide"),
+    ({"schedule__min_lr_ratio": 2.0}, "--schedule.min-lr-ratio"),
+    ({"parallel__sequence": True}, "--parallel.sequence splits"),
+    ({"checkpoint_interval": 0}, "--checkpoint-interval"),
+]
+
+
+@pytest.mark.parametrize(("leaves", "sentence"), BAD)
+def test_bad_values_name_their_flag(config, leaves, sentence):
+    config.check(1)
+    with pytest.raises(UserError) as caught:
+        changed(config, **leaves).check(1)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "ranks", "sentence"),
+    [
+        ({"parallel__tensor": 2}, 3, "3 ranks do not divide by --parallel.tensor 2"),
+        ({"parallel__tensor": 2}, 1, "start a multiple of 2"),
+        ({"parallel__tensor": 0}, 1, "must be at least 1"),
+        ({"parallel__tensor": 8}, 8, "4 attention heads do not divide by --parallel.tensor 8"),
+        ({"parallel__tensor": 4, "model__ffn_hidden_size": 386}, 4, "--model.ffn-hidden-size 386 does not divide"),
+        ({"parallel__pipeline": 4}, 4, "6 layers do not divide by --parallel.pipeline 4"),
+        ({}, 3, "x 3 data-parallel ranks"),
+        (
+            {"parallel__tensor": 4, "parallel__sequence": True, "data__sequence_length": 126},
+            4,
+            "--data.sequence-length 126 does not divide",
+        ),
+    ],
+)
+def test_layouts_that_cannot_work(config, leaves, ranks, sentence):
+    with pytest.raises(UserError) as caught:
+        changed(config, **leaves).check(ranks)
+    assert sentence in str(caught.value)
+
+
+@given(train=st.integers(1, 10**9), batch=st.integers(1, 5000), length=st.integers(8, 4096))
+def test_steps_cover_the_budget_with_less_than_a_batch_to_spare(train, batch, length):
+    base = find_recipe("mursit_tiny")()
+    config = changed(base, schedule__train_tokens=train, schedule__global_batch_size=batch, data__sequence_length=length)
+    assert 0 <= config.steps * config.tokens_per_step - train < config.tokens_per_step
+
+
+def test_global_layers(config):
+    assert [config.model.is_global(layer) for layer in range(6)] == [True, False, False, True, False, False]
+
+
+def test_origins(config):
+    given = changed(config, optimizer__lr=1e-4, data__train=Path("elsewhere"))
+    found = origins(given, config, "mursit_tiny")
+    assert set(found) == set(flatten(config))
+    assert found["optimizer.lr"] == found["data.train"] == "command line"
+    assert found["model.num_layers"] == found["name"] == "recipe mursit_tiny"
+    assert found["optimizer.beta2"] == found["seed"] == found["parallel.tensor"] == "default"
+
+
+def test_any_field_can_be_overridden_and_unknown_names_are_errors(config, capsys):
+    argv = ["--optimizer.lr", "5e-4", "--parallel.tensor", "2", "--data.train", "x/y", "--precision", "fp32"]
+    given = tyro.cli(RunConfig, args=argv, default=config)
+    assert given == changed(config, optimizer__lr=5e-4, parallel__tensor=2, data__train=Path("x/y"), precision="fp32")
+    with pytest.raises(SystemExit) as caught:
+        tyro.cli(RunConfig, args=["--optimizer.learning-rate", "1"], default=config)
+    assert caught.value.code == 2
+    assert "--optimizer.learning-rate" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+import hashlib
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mecellem.errors import UserError
+from preprocessing import indexed
+from preprocessing.indexed import open_writer, read_header, token_dtype
+
+DOCUMENTS = st.lists(st.lists(st.integers(0, 65_000), max_size=6), min_size=1, max_size=30).filter(any)
+
+
+def write(prefix, documents, vocab_size, batch=7):
+    finished = []
+    dtype = token_dtype(vocab_size)
+    with open_writer(prefix, dtype, finished) as writer:
+        for start in range(0, len(documents), batch):
+            part = documents[start : start + batch]
+            lengths = np.array([len(document) for document in part])
+            writer.add(np.array([token for document in part for token in document], dtype), lengths)
+    return writer, finished
+
+
+def write_with_megatron(prefix, documents, vocab_size):
+    from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+
+    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(vocab_size))
+    for document in documents:  # as preprocess_data.py does: a document without tokens has no sentence
+        builder.add_document(document, [len(document)] if document else [])
+    builder.finalize(f"{prefix}.idx")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("indexed")
+
+
+@given(documents=DOCUMENTS, vocab_size=st.sampled_from([300, 65_499, 65_500, 150_000]), chunk=st.integers(1, 40))
+def test_the_files_are_megatrons_own_and_it_reads_them(folder, documents, vocab_size, chunk):
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(indexed, "_CHUNK", chunk)
+        writer, finished = write(folder / "ours", documents, vocab_size)
+    write_with_megatron(folder / "theirs", documents, vocab_size)
+    for kind, file in zip((".bin", ".idx"), finished, strict=True):
+        content = (folder / f"ours{kind}").read_bytes()
+        assert content == (folder / f"theirs{kind}").read_bytes()
+        assert file.name == f"ours{kind}"
+        assert file.entry.bytes == len(content)
+        assert file.entry.sha256 == hashlib.sha256(content).hexdigest()
+
+    dataset = IndexedDataset(str(folder / "ours"))
+    assert [dataset[i].tolist() for i in range(len(dataset))] == [document for document in documents if document]
+    assert len(dataset.document_indices) == len(documents) + 1
+    header = read_header(folder / "ours")
+    assert (header.sequences, header.documents) == (len(dataset), len(documents))
+    assert header.dtype == dataset.index.dtype
+    assert (writer.documents, writer.tokens) == (len(documents), sum(map(len, documents)))
+
+
+@pytest.mark.parametrize("vocab_size", [1, 65_499, 65_500, 65_535, 65_536, 200_000])
+def test_the_type_of_the_ids_follows_megatrons_rule(vocab_size):
+    from megatron.core.datasets.indexed_dataset import DType
+
+    assert token_dtype(vocab_size) == np.dtype(DType.optimal_dtype(vocab_size))
+
+
+def test_nothing_is_left_when_the_block_fails(tmp_path):
+    with pytest.raises(RuntimeError), open_writer(tmp_path / "x", token_dtype(10), []) as writer:
+        writer.add(np.array([1, 2]), np.array([2]))
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_corpus_stays_whole_when_the_new_one_fails(tmp_path):
+    write(tmp_path / "x", [[1, 2]], 10)
+    (tmp_path / "x.manifest.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(RuntimeError), open_writer(tmp_path / "x", token_dtype(10), []) as writer:
+        writer.add(np.array([3]), np.array([1]))
+        raise RuntimeError
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_header_that_is_not_megatrons_is_refused(tmp_path):
+    prefix = tmp_path / "x"
+    with pytest.raises(UserError, match="is missing"):
+        read_header(prefix)
+    write(prefix, [[1, 2], [3]], 10)
+    path = tmp_path / "x.idx"
+    good = path.read_bytes()
+    for content, message in [
+        (good[:20], "not a Megatron index"),
+        (b"MMIDIDX\x01" + good[8:], "not a Megatron index"),
+        (good[:9] + struct.pack("<Q", 2) + good[17:], "index version 2"),
+        (good[:17] + b"\x07" + good[18:], "type 7"),
+        (good[:-3], "it is cut"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read_header(prefix)

@@ -1,0 +1,296 @@
+import gzip
+import json
+import random
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import zstandard
+from command_line import mecellem, refusal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mecellem.errors import UserError
+from mecellem.manifest import read_manifest, verify_files
+from preprocessing.jsonl import read_records
+from preprocessing.tokenize import tokenize_corpus
+from preprocessing.tokenizer import load_tokenizer
+
+FILES = ("x.bin", "x.idx", "x.manifest.json")
+
+
+def write_jsonl(path, records):
+    lines = (json.dumps(record, ensure_ascii=False) for record in records)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def prepare(source, tokenizer, out, **options):
+    return mecellem(
+        "prepare", "tokenize", "--input", source, "--tokenizer", tokenizer, "--out", out, cwd=source.parent, **options
+    )
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def write_with_megatron(records, tokenizer, prefix):
+    """What Megatron-LM's preprocess_data.py does, with megatron.core's own tokenizer wrapper and builder."""
+    from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+    from megatron.core.tokenizers.text.libraries.huggingface_tokenizer import HuggingFaceTokenizer
+
+    wrapper = HuggingFaceTokenizer(str(tokenizer), include_special_tokens=False)
+    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(wrapper.vocab_size))
+    for record in records:
+        ids = wrapper.text_to_ids(record["text"])
+        if ids:
+            ids.append(wrapper.eod)
+        builder.add_document(ids, [len(ids)] if ids else [])
+    builder.finalize(f"{prefix}.idx")
+
+
+def test_the_files_are_byte_for_byte_megatrons(sample_corpus, sample_tokenizer, tmp_path, out):
+    records = [{"text": record.text} for record in read_records(sample_corpus / "validation.jsonl.zst")]
+    records += [{"text": text} for text in ("", " ", "\n", "e\u0301 İ \U0001f9ff", "", "a\x00b")]
+    source = write_jsonl(tmp_path / "x.jsonl", records)
+    manifest = tokenize_corpus([source], sample_tokenizer, out / "x")
+    write_with_megatron(records, sample_tokenizer, tmp_path / "megatron")
+    for kind in ("bin", "idx"):
+        assert (out / f"x.{kind}").read_bytes() == (tmp_path / f"megatron.{kind}").read_bytes()
+    assert manifest == read_manifest(out / "x")
+    verify_files(out / "x", manifest)
+    assert manifest.documents == len(records)
+    assert manifest.tokens == (out / "x.bin").stat().st_size // 2
+
+
+def test_special_tokens_written_in_a_text_are_text(sample_tokenizer, tmp_path, out):
+    """Where Megatron-LM would cut the document in two; transformers calls this split_special_tokens."""
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+    from transformers import AutoTokenizer
+
+    text = "Kılavuz: [CLS] ile başlar, [SEP] ile biter; [MASK] ve [PAD], <unk> da vardır. [SEP]"
+    source = write_jsonl(tmp_path / "x.jsonl", [{"text": text}])
+    tokenize_corpus([source], sample_tokenizer, out / "x")
+    dataset = IndexedDataset(str(out / "x"))  # kept: its arrays point into memory that goes with it
+    ids = dataset[0]
+    reference = AutoTokenizer.from_pretrained(sample_tokenizer, split_special_tokens=True)
+    assert ids.tolist() == [*reference(text, add_special_tokens=False).input_ids, 3]
+    assert not np.isin(ids[:-1], range(5)).any()
+    assert reference.decode(ids[:-1]) == text
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("scratch")
+
+
+@settings(max_examples=50)
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), max_size=8))
+def test_any_text_comes_back_from_the_ids(sample_tokenizer, scratch, texts):
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+    source = write_jsonl(scratch / "x.jsonl", [{"text": text} for text in [*texts, "son"]])
+    tokenize_corpus([source], sample_tokenizer, scratch / "x")
+    dataset = IndexedDataset(str(scratch / "x"))
+    decode = load_tokenizer(sample_tokenizer).tokenizer.decode
+    sequences = [dataset[i].tolist() for i in range(len(dataset))]
+    assert all(sequence[-1] == 3 for sequence in sequences)
+    assert [decode(sequence[:-1]) for sequence in sequences] == [text for text in [*texts, "son"] if text]
+
+
+def test_sources_are_ranges_of_documents_and_all_three_kinds_of_file_are_read(sample_tokenizer, tmp_path, out):
+    one = [{"text": "bir", "source": "a", "licence": "x"}, {"text": "", "source": "a", "licence": "x"}]
+    two = [{"text": "iki", "source": "a", "licence": "x"}, {"text": "üç", "source": "a", "licence": "y"}]
+    lines = [write_jsonl(tmp_path / "lines", records).read_bytes() for records in (one, two, [{"text": "dört"}])]
+    paths = [tmp_path / name for name in ("1.jsonl", "2.jsonl.gz", "3.jsonl.zst")]
+    paths[0].write_bytes(lines[0])
+    paths[1].write_bytes(gzip.compress(lines[1]))
+    paths[2].write_bytes(zstandard.ZstdCompressor().compress(lines[2]))
+    manifest = tokenize_corpus(paths, sample_tokenizer, out / "x")
+    ranges = [(part.first, part.last, part.source, part.licence) for part in manifest.sources]
+    assert ranges == [(0, 3, "a", "x"), (3, 4, "a", "y"), (4, 5, "3.jsonl.zst", "unknown")]
+    assert manifest.documents == 5
+
+
+def test_sources_that_change_too_often_for_a_manifest_are_refused(sample_tokenizer, tmp_path, out, monkeypatch):
+    source = write_jsonl(tmp_path / "x.jsonl", [{"text": "a", "source": name} for name in "aabbcc"])
+    monkeypatch.setattr("preprocessing.tokenize._MAX_RANGES", 3)
+    assert len(tokenize_corpus([source], sample_tokenizer, out / "x").sources) == 3
+    monkeypatch.setattr("preprocessing.tokenize._MAX_RANGES", 2)
+    with pytest.raises(UserError, match="sort the lines by source"):
+        tokenize_corpus([source], sample_tokenizer, out / "y")
+    assert set(contents(out)) == set(FILES)
+
+
+def test_batches_leave_no_trace(sample_tokenizer, sample_corpus, out, monkeypatch):
+    source = sample_corpus / "validation.jsonl.zst"
+    tokenize_corpus([source], sample_tokenizer, out / "x")
+    monkeypatch.setattr("preprocessing.tokenize._BATCH_DOCUMENTS", 37)
+    monkeypatch.setattr("preprocessing.tokenize._BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr("preprocessing.indexed._CHUNK", 11)
+    tokenize_corpus([source], sample_tokenizer, out / "y")
+    for kind in ("bin", "idx"):
+        assert (out / f"x.{kind}").read_bytes() == (out / f"y.{kind}").read_bytes()
+
+
+def test_a_complete_corpus_is_not_made_again_and_a_stale_one_is(sample_tokenizer, tmp_path, out):
+    source = write_jsonl(tmp_path / "x.jsonl", [{"text": "bir"}])
+    first = prepare(source, sample_tokenizer, out / "x")
+    assert first.returncode == 0, first.stderr
+    assert "bytes per token" in first.stdout
+    assert set(contents(out)) == set(FILES)
+    stamp = (out / "x.bin").stat().st_mtime_ns
+    again = prepare(source, sample_tokenizer, out / "x")
+    assert "nothing to do" in again.stdout
+    assert (out / "x.bin").stat().st_mtime_ns == stamp
+
+    whole = contents(out)
+    for name in FILES:  # a file that was changed, cut or removed is made again
+        for damaged in (whole[name][:-2], b"x" + whole[name][1:], None):
+            (out / name).unlink() if damaged is None else (out / name).write_bytes(damaged)
+            tokenize_corpus([source], sample_tokenizer, out / "x")
+            assert contents(out) == whole
+    write_jsonl(source, [{"text": "iki"}])
+    tokenize_corpus([source], sample_tokenizer, out / "x")
+    assert contents(out)["x.bin"] != whole["x.bin"]
+
+
+BAD_TEXT = {
+    "not UTF-8": (b'{"text": "iyi"}\n{"text": "k\xf6t\xfc"}\n', "x.jsonl, line 2: not UTF-8 (byte 11 of the line)"),
+    "broken JSON": (b'{"text": "iyi"}\n{"text": "iyi"\n', "x.jsonl, line 2: not JSON"),
+    "no text": (b'{"content": "iyi"}\n', 'x.jsonl, line 1: the record has no "text"'),
+    "text is a number": (b'{"text": 5}\n', 'x.jsonl, line 1: "text" must be a string, not a number'),
+    "empty file": (b"", "no text in any document"),
+    "empty documents": (b'{"text": ""}\n{"text": ""}\n', "no text in any document"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TEXT)
+def test_bad_text_is_refused_and_leaves_nothing(sample_tokenizer, tmp_path, out, case):
+    data, message = BAD_TEXT[case]
+    source = tmp_path / "x.jsonl"
+    source.write_bytes(data)
+    assert message in refusal(prepare(source, sample_tokenizer, out / "x"))
+    assert contents(out) == {}
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_a_cut_file_is_refused_and_leaves_nothing(sample_corpus, sample_tokenizer, tmp_path, out, suffix):
+    data = (sample_corpus / "validation.jsonl.zst").read_bytes()
+    if suffix == "gz":
+        data = gzip.compress(zstandard.ZstdDecompressor().decompress(data))
+    source = tmp_path / f"x.jsonl.{suffix}"
+    source.write_bytes(data[: len(data) * 2 // 3])
+    assert f"x.jsonl.{suffix}: the compressed file is cut or broken" in refusal(prepare(source, sample_tokenizer, out / "x"))
+    assert contents(out) == {}
+
+
+def test_missing_files_and_tokenizers_are_refused(sample_tokenizer, tmp_path, out):
+    source = write_jsonl(tmp_path / "x.jsonl", [{"text": "bir"}])
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "tokenizer.json").write_text("{}")
+    (broken / "tokenizer_config.json").write_text("{}")
+    for arguments, message in [
+        ((tmp_path / "none.jsonl", sample_tokenizer), "none.jsonl, given by --input, is not a file"),
+        ((source, tmp_path / "none"), "none is not a folder"),
+        ((source, tmp_path), "tokenizer.json is missing"),
+        ((source, broken), "tokenizer.json is broken"),
+    ]:
+        assert message in refusal(prepare(*arguments, out / "x"))
+    assert contents(out) == {}
+    assert "x.jsonl is a file where a folder is needed" in refusal(prepare(source, sample_tokenizer, source / "x"))
+
+
+@pytest.mark.parametrize("limit", [8 << 10, 140 << 10])  # bytes; the .bin is 400 KB and the .idx 84 KB
+def test_a_full_disk_is_one_sentence_and_the_older_corpus_stays(sample_corpus, sample_tokenizer, tmp_path, out, limit):
+    old = write_jsonl(tmp_path / "x.jsonl", [{"text": "eski"}])
+    tokenize_corpus([old], sample_tokenizer, out / "x")
+    before = contents(out)
+    done = prepare(sample_corpus / "validation.jsonl.zst", sample_tokenizer, out / "x", file_size_limit=limit)
+    assert "x.bin: the disk is full" in refusal(done)
+    assert contents(out) == before
+
+
+def assert_nothing_false_is_believed(prefix, expected):
+    """Either there is no manifest, or every file is what it says and is the old or the new corpus."""
+    try:
+        manifest = read_manifest(prefix)
+    except UserError as error:
+        assert "is missing" in str(error)
+        return
+    verify_files(prefix, manifest)
+    assert {name: entry.sha256 for name, entry in manifest.files.items()} in expected
+
+
+DIE_AT_RENAME = """
+import os, signal, sys
+from pathlib import Path
+from preprocessing.tokenize import tokenize_corpus
+when, number = sys.argv[4], int(sys.argv[5])
+rename, calls = os.replace, 0
+def dying(source, target):
+    global calls
+    calls += 1
+    if when == "after": rename(source, target)
+    if calls == number: os.kill(os.getpid(), signal.SIGKILL)
+    if when == "before": rename(source, target)
+os.replace = dying
+tokenize_corpus([Path(sys.argv[1])], Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", [1, 2, 3])  # .bin, .idx, manifest
+def test_killed_around_each_rename(sample_tokenizer, tmp_path, out, when, number):
+    old = write_jsonl(tmp_path / "old.jsonl", [{"text": "eski"}])
+    new = write_jsonl(tmp_path / "new.jsonl", [{"text": "yeni ve daha uzun"}])
+    hashes = []
+    for source in (new, old):
+        manifest = tokenize_corpus([source], sample_tokenizer, out / "x")
+        hashes.append({name: entry.sha256 for name, entry in manifest.files.items()})
+    whole_new = tokenize_corpus([new], sample_tokenizer, tmp_path / "x")
+
+    arguments = map(str, (new, sample_tokenizer, out / "x", when, number))
+    done = subprocess.run([sys.executable, "-c", DIE_AT_RENAME, *arguments], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert_nothing_false_is_believed(out / "x", hashes)
+    assert tokenize_corpus([new], sample_tokenizer, out / "x") == whole_new
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(sample_corpus, sample_tokenizer, out):
+    source = sample_corpus / "validation.jsonl.zst"
+    whole = tokenize_corpus([source], sample_tokenizer, out / "whole")
+    hashes = [whole.files["whole.bin"].sha256, whole.files["whole.idx"].sha256]
+    expected = [dict(zip(("x.bin", "x.idx"), hashes, strict=True))]
+    command = [sys.executable, "-m", "mecellem", "prepare", "tokenize", "--input", source]
+    command += ["--tokenizer", sample_tokenizer, "--out", out / "x"]
+    seed = random.randrange(1 << 30)
+    delays = random.Random(seed)
+    killed = 0
+    for _ in range(8):
+        child = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            child.wait(timeout=delays.uniform(0.2, 1.2))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            killed += 1
+        _, complaint = child.communicate(timeout=60)
+        assert child.returncode in (0, -signal.SIGKILL), (seed, complaint)
+        assert_nothing_false_is_believed(out / "x", expected)
+        if child.returncode == 0:
+            for name in FILES:
+                (out / name).unlink()
+    assert killed, seed
+    assert tokenize_corpus([source], sample_tokenizer, out / "x").tokens == whole.tokens
