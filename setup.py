@@ -19,6 +19,7 @@ TRAIN = [
     'megatron-core==0.16.1; python_version < "3.12"',
     'megatron-core>=0.19,<0.20; python_version >= "3.12"',
     "psutil>=5.9",
+    'triton; python_version >= "3.12" and sys_platform == "linux"',  # imported by megatron-core 0.19, also on CPU
     "safetensors>=0.5",
     "tensorboard>=2.17",
     "torch>=2.6",

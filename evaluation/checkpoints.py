@@ -1,9 +1,13 @@
 """Which checkpoint of a run to keep: by retrieval after post-training, not by the pre-training loss.
 
 The Mecellem paper reports that retrieval peaks before the masked-language-model loss is lowest. So every checkpoint is
-exported, given the same short contrastive training and scored on the same tasks. The highest mean nDCG@10 is kept. It is
-called better than another checkpoint only where the paired bootstrap interval of the difference excludes 0, with the
+exported, given the same short contrastive training and scored on the same tasks. The highest mean nDCG@10 is the peak. It
+is called better than another checkpoint only where the paired bootstrap interval of the difference excludes 0, with the
 confidence raised for the number of comparisons (Bonferroni).
+
+A peak that is not above random weights with the same post-training tells nothing about what was learnt: early in a run
+retrieval only falls, because training first destroys the word overlap that random weights measure, and the rule would
+keep the least trained checkpoint. Retrieval then cannot choose, and the lowest fill-mask loss does.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.measure import EvaluationSettings, evaluate_folder, load_embedding, score_system
-from evaluation.results import CheckpointScores, Comparison, EvaluationResults, Selection, write_record
+from evaluation.results import CheckpointScores, Comparison, EvaluationResults, Selection, SystemScores, write_record
 from evaluation.retrieval.dense import rank_dense
 from evaluation.retrieval.metrics import mean_interval
 from evaluation.retrieval.tasks import build_tasks
@@ -27,9 +31,11 @@ from post_training.model_folder import pick_device
 
 SYSTEM = "model_post_trained"
 CONFIDENCE = 0.95
+RANDOM = "random_post_trained"
 RULE = (
-    "the highest mean nDCG@10 over tasks after post-training; where checkpoints cannot be told apart the highest mean "
-    "still decides, and of equal means the earlier step"
+    "the highest mean nDCG@10 over tasks after post-training, if that is above random weights with the same post-training, "
+    "else the lowest fill-mask loss; where checkpoints cannot be told apart the highest mean still decides, and of equal "
+    "means the earlier step"
 )
 
 Exporter = Callable[[Path, Path], Any]
@@ -47,27 +53,34 @@ def export_once(checkpoint: Path, folder: Path, export: Exporter) -> None:
         handle.write(fingerprint)
 
 
-def differences(best: EvaluationResults, other: EvaluationResults) -> list[list[float]]:
+def differences(best: SystemScores, other: SystemScores) -> list[list[float]]:
     """Per task, the differences of nDCG@10 (`best` minus `other`) on the same queries."""
-    ours, theirs = best.systems[SYSTEM].tasks, other.systems[SYSTEM].tasks
+    ours, theirs = best.tasks, other.tasks
     assert ours.keys() == theirs.keys(), "both were evaluated on the same corpus"
     return [
         [value - theirs[name].per_query[query] for query, value in scores.per_query.items()] for name, scores in ours.items()
     ]
 
 
-def compare(best: EvaluationResults, other: EvaluationResults, step: int, confidence: float) -> Comparison:
-    """How sure it is that `best` beats `other`, which belongs to `step`."""
+def compare(best: SystemScores, other: SystemScores, step: int, confidence: float) -> Comparison:
+    """How sure it is that `best` beats `other`, which belongs to `step` (0: no training at all)."""
     samples = differences(best, other)
     low, high = mean_interval(samples, confidence)
     difference = sum(sum(part) / len(part) for part in samples) / len(samples)
     return Comparison(step=step, difference=difference, interval=(low, high), real=low > 0 or high < 0)
 
 
-def selection_sentence(best: int, comparisons: Sequence[Comparison]) -> str:
+def selection_sentence(best: int, peak: int, over_random: Comparison, comparisons: Sequence[Comparison]) -> str:
     """What the comparisons allow to be said."""
     if not comparisons:
         return f"Step {best} is the run's only checkpoint, so nothing was compared."
+    if not (over_random.real and over_random.difference > 0):
+        return (
+            f"No checkpoint retrieves distinguishably better than random weights with the same post-training (the nearest, "
+            f"step {peak}, is {abs(over_random.difference):.3f} in nDCG@10 "
+            f"{'above' if over_random.difference > 0 else 'below'} them), so retrieval cannot choose here: step {best} was "
+            "kept for its lowest fill-mask loss."
+        )
     alike = [str(item.step) for item in comparisons if not item.real]
     if not alike:
         return f"Step {best} retrieves better than every other checkpoint, by more than the choice of queries explains."
@@ -96,6 +109,7 @@ def checkpoint_scores(
         results=str(path.relative_to(out)),
         sha256=results.model.sha256,
         fill_mask_top1=results.fill_mask.all.top1,
+        fill_mask_nll=results.fill_mask.all.nll,
         mean_pooled=results.systems["model_mean_pooled"].mean_ndcg_10,
         post_trained=results.systems[SYSTEM].mean_ndcg_10,
     )
@@ -105,10 +119,14 @@ def select(
     rows: Sequence[CheckpointScores], results: Sequence[EvaluationResults], rescored: Callable[[Path], float]
 ) -> Selection:
     """The selection from every checkpoint's results; `rescored` gives the winner's score after loading it again."""
-    best = max(range(len(rows)), key=lambda number: (rows[number].post_trained, -rows[number].step))
-    others = [number for number in range(len(rows)) if number != best]
+    peak = max(range(len(rows)), key=lambda number: (rows[number].post_trained, -rows[number].step))
+    others = [number for number in range(len(rows)) if number != peak]
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(others))
-    comparisons = [compare(results[best], results[number], rows[number].step, confidence) for number in others]
+    top = results[peak].systems[SYSTEM]
+    comparisons = [compare(top, results[number].systems[SYSTEM], rows[number].step, confidence) for number in others]
+    over_random = compare(top, results[peak].systems[RANDOM], 0, CONFIDENCE)
+    by_retrieval = over_random.real and over_random.difference > 0
+    best = peak if by_retrieval else min(range(len(rows)), key=lambda number: rows[number].fill_mask_nll)
     embedding = Path(results[best].post_training["model"].folder)
     score, again = rows[best].post_trained, rescored(embedding)
     if abs(score - again) > 1e-3:
@@ -118,6 +136,9 @@ def select(
         )
     return Selection(
         checkpoints=list(rows),
+        peak_step=rows[peak].step,
+        over_random=over_random,
+        chosen_by="retrieval" if by_retrieval else "fill-mask",
         best_step=rows[best].step,
         best_checkpoint=rows[best].checkpoint,
         best_folder=rows[best].folder,
@@ -129,7 +150,7 @@ def select(
         comparisons=comparisons,
         confidence=confidence,
         rule=RULE,
-        sentence=selection_sentence(rows[best].step, comparisons),
+        sentence=selection_sentence(rows[best].step, rows[peak].step, over_random, comparisons),
     )
 
 

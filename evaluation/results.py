@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -154,6 +154,7 @@ class CheckpointScores(Record):
     results: str
     sha256: str
     fill_mask_top1: float
+    fill_mask_nll: float
     mean_pooled: float
     post_trained: float
 
@@ -168,10 +169,18 @@ class Comparison(Record):
 
 
 class Selection(Record):
-    """`selection.json`: which checkpoint of a run to keep, by retrieval after post-training, and how sure that is."""
+    """`selection.json`: which checkpoint of a run to keep, why, and how sure that is.
+
+    `peak_step` has the highest mean nDCG@10 after post-training; `comparisons` sets it against the other checkpoints and
+    `over_random` (step 0) against random weights with the same post-training. `chosen_by` is "retrieval", or "fill-mask"
+    where the peak is not above random weights; `best_*` is the checkpoint that was kept.
+    """
 
     format: str = FORMAT
     checkpoints: list[CheckpointScores]
+    peak_step: int
+    over_random: Comparison
+    chosen_by: Literal["retrieval", "fill-mask"]
     best_step: int
     best_checkpoint: str
     best_folder: str

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 def percent(value: float | None) -> str:
-    """`12.3%`, or a dash for what does not exist."""
-    return "–" if value is None else f"{value:.1%}"
+    """`12.3%`, `<0.1%`, or a dash for what does not exist."""
+    if value is None:
+        return "–"
+    return "<0.1%" if 0 < value < 0.0005 else f"{value:.1%}"
 
 
 def score(value: float | None) -> str:
@@ -92,7 +94,7 @@ def print_selection(console: Console, selection: Selection) -> None:
     from rich.table import Table
 
     table = Table(title="checkpoints", title_justify="left")
-    for name in ("step", "fill-mask top-1", "nDCG@10 mean-pooled", "nDCG@10 post-trained", "behind the best"):
+    for name in ("step", "fill-mask top-1", "nDCG@10 mean-pooled", "nDCG@10 post-trained", "behind the peak"):
         table.add_column(name, justify="right")
     behind = {item.step: item for item in selection.comparisons}
     for row in sorted(selection.checkpoints, key=lambda item: item.step):
@@ -102,7 +104,7 @@ def print_selection(console: Console, selection: Selection) -> None:
             percent(row.fill_mask_top1),
             score(row.mean_pooled),
             score(row.post_trained),
-            f"{lead.difference:.3f}{'' if lead.real else ' (not distinguishable)'}" if lead else "kept",
+            f"{lead.difference:.3f}{'' if lead.real else ' (not distinguishable)'}" if lead else "peak",
         )
     console.print(table)
     console.print(selection.sentence, markup=False)

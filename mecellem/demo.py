@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mecellem.console import console, human_time
+from mecellem.doctor import bf16_hardware, gpus
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.flags import parse_and_call
@@ -38,6 +39,8 @@ def training(out: Path, tensor: int, flags: Sequence[str]) -> list[str]:
     tokens = out / "tokens"
     line = ["train", "mursit_tiny", "--out", str(out / "run"), "--data.tokenizer", str(out / "tokenizer")]
     line += ["--data.train", str(tokens / "train"), "--data.validation", str(tokens / "validation")]
+    if not gpus() and bf16_hardware() is None:
+        line += ["--precision", "fp32"]  # a CPU that would have to emulate BF16
     return [*line, "--parallel.tensor", str(tensor), "--nproc", str(tensor), *flags]
 
 

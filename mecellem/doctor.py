@@ -83,13 +83,18 @@ def check_processor() -> Finding:
     return Finding("CPU", "ok", found)
 
 
-def check_bf16() -> Finding:
-    """Whether the CPU multiplies BF16 matrices in hardware."""
+def bf16_hardware() -> str | None:
+    """The name of the instructions with which the CPU multiplies BF16 matrices, or None."""
     info = Path("/proc/cpuinfo")
     flags = set(re.findall(r"\w+", info.read_text())) if info.exists() else set()
-    for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512")):
-        if flag in flags:
-            return Finding("BF16 on the CPU", "ok", f"{name}, faster than FP32")
+    names = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}
+    return next((name for flag, name in names.items() if flag in flags), None)
+
+
+def check_bf16() -> Finding:
+    """Whether the CPU multiplies BF16 matrices in hardware."""
+    if name := bf16_hardware():
+        return Finding("BF16 on the CPU", "ok", f"{name}, faster than FP32")
     return Finding("BF16 on the CPU", "warn", "not in hardware", "train on the CPU with --precision fp32, which is faster")
 
 

@@ -47,14 +47,10 @@ def _git_sha() -> str | None:
 
 
 def record(run: Path, config: RunConfig, recipe: RunConfig, world_size: int, tokenizer_sha256: str) -> None:
-    """Write `run.yaml`, or check it when the run exists already.
-
-    Raises `UserError` when the run was started with other values than it would be resumed with.
-    """
-    path = run / FILE
-    if path.exists():
-        _check_same(path, config, tokenizer_sha256)
+    """Write `run.yaml`. Raises `UserError` as `check_same` does."""
     import yaml
+
+    check_same(run, config, tokenizer_sha256)
 
     values = {
         "config": nested(flatten(config)),
@@ -70,7 +66,7 @@ def record(run: Path, config: RunConfig, recipe: RunConfig, world_size: int, tok
         "git": _git_sha(),
         "machine": {"host": platform.node(), "cpus": len(os.sched_getaffinity(0)), "platform": platform.platform()},
     }
-    with atomic_write(path) as handle:
+    with atomic_write(run / FILE) as handle:
         yaml.safe_dump(values, handle, sort_keys=False, allow_unicode=True)
 
 
@@ -87,11 +83,14 @@ def read_run(run: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from None
 
 
-def _check_same(path: Path, config: RunConfig, tokenizer_sha256: str) -> None:
-    before = read_run(path.parent)
+def check_same(run: Path, config: RunConfig, tokenizer_sha256: str) -> None:
+    """Raise `UserError` when the run in this folder was started with other values than it would be resumed with."""
+    if not (run / FILE).exists():
+        return
+    before = read_run(run)
     if before["tokenizer_sha256"] != tokenizer_sha256:
         raise UserError(
-            f"{path.parent} was started with another tokenizer than {config.data.tokenizer}: resume with the old one, or "
+            f"{run} was started with another tokenizer than {config.data.tokenizer}: resume with the old one, or "
             "choose another --out"
         )
     for name, value in flatten(config).items():
@@ -103,6 +102,6 @@ def _check_same(path: Path, config: RunConfig, tokenizer_sha256: str) -> None:
         if node != _plain(value):
             flag = "--" + name.replace("_", "-")
             raise UserError(
-                f"{path.parent} was started with {flag} {node}, not {_plain(value)}: resume it with the value it has, or "
+                f"{run} was started with {flag} {node}, not {_plain(value)}: resume it with the value it has, or "
                 "choose another --out"
             )

@@ -16,6 +16,7 @@ from mecellem.files import sha256_of
 from megatron_recipes.config import RunConfig
 from megatron_recipes.engine.launch import Rank, python_command, rank_from_environment, start_ranks
 from megatron_recipes.recipes import RECIPES, find_recipe
+from megatron_recipes.run_folder import check_same
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     config.check(ranks)
     if place:
         return run_rank(config, recipe, flags.out, place)
-    check_inputs(config, verify=True)
+    check_same(flags.out, config, check_inputs(config, verify=True))
     with step(
         f"train {config.name}",
         reads=[config.data.train, config.data.validation, config.data.tokenizer],

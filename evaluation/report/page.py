@@ -19,7 +19,8 @@ from mecellem.console import human_time
 CAPTIONS = {
     "loss": "Loss in nats per masked token; each training step thin, the moving average strong.",
     "dynamics": "Learning rate, throughput and gradient norm. Axes end where 99% of the steps do.",
-    "checkpoints": "Each checkpoint was exported, given the same short contrastive training and scored on the same queries.",
+    "checkpoints": "Each checkpoint was exported, given the same short contrastive training and scored on the same queries; "
+    "bars are 95% intervals over queries.",
     "systems": "Every system on every task for the kept checkpoint; bars are 95% bootstrap intervals over queries.",
 }
 
@@ -114,6 +115,8 @@ def verdict(data: ReportData) -> str:
     assert data.selection is not None
     if not data.selection.comparisons:
         return "the only one"
+    if data.selection.chosen_by == "fill-mask":
+        return "by fill-mask loss"
     return "ahead of all others" if data.selection.distinguishable else "by the rule for ties"
 
 
@@ -122,16 +125,14 @@ def selection_text(data: ReportData) -> list[str]:
     selection = data.selection
     assert selection is not None
     text = [selection.sentence]
-    peak = max(data.checkpoints, key=lambda row: (row.post_trained, -row.step))
+    peak = selection.peak_step
     first, last = data.checkpoints[0], data.checkpoints[-1]
     lowest = data.lowest_validation()
     if lowest and len(data.checkpoints) > 1:
-        before = peak.step < lowest["step"]
-        where = "before" if before else "not before"
+        where = "before" if peak < lowest["step"] else "not before"
         text.append(
-            f"Retrieval peaks at step {peak.step:,}, {where} the lowest validation loss (step {lowest['step']:,}, "
-            f"{lowest['validation_loss']:.2f} nats). The paper reports that the peak comes first at scale; this is why "
-            "checkpoints are chosen by retrieval and not by loss."
+            f"Retrieval after post-training peaks at step {peak:,}, {where} the lowest validation loss (step "
+            f"{lowest['step']:,}, {lowest['validation_loss']:.2f} nats). {peak_meaning(data)}"
         )
     if len(data.checkpoints) > 1:
         text.append(
@@ -141,14 +142,28 @@ def selection_text(data: ReportData) -> list[str]:
         )
     same = abs(selection.score - selection.rescored) < 5e-4
     text.append(
-        f"The winner was loaded again from disk and scored again: {score(selection.rescored)}"
+        f"The kept checkpoint's post-trained model was loaded again from disk and scored again: {score(selection.rescored)}"
         f"{', the same' if same else f' instead of {score(selection.score)}'}."
     )
     return text
 
 
+def peak_meaning(data: ReportData) -> str:
+    """What a peak before the lowest loss means in this run: the paper's effect, or the end of word overlap."""
+    assert data.selection is not None
+    if data.selection.chosen_by == "retrieval":
+        return (
+            "The Mecellem paper reports that at scale the peak comes before the lowest loss; this is why checkpoints are "
+            "chosen by retrieval where it can choose."
+        )
+    return (
+        "This is not the effect that the Mecellem paper reports at scale: random weights measure word overlap, early training "
+        "destroys it before it puts anything in its place, and so the least trained checkpoint looks best."
+    )
+
+
 def checkpoint_rows(data: ReportData) -> list[dict[str, Any]]:
-    """One row a checkpoint for the table, with the winner marked and its lead over the others."""
+    """One row a checkpoint for the table, with the kept one marked and the peak's lead over the others."""
     assert data.selection is not None
     leads = {item.step: item for item in data.selection.comparisons}
     rows = []
@@ -163,7 +178,7 @@ def checkpoint_rows(data: ReportData) -> list[dict[str, Any]]:
                 "top1": percent(row.fill_mask_top1),
                 "pooled": score(row.mean_pooled),
                 "trained": score(row.post_trained),
-                "lead": f"{lead.difference:+.3f} [{lead.interval[0]:+.3f}, {lead.interval[1]:+.3f}]" if lead else "kept",
+                "lead": f"{lead.difference:+.3f} [{lead.interval[0]:+.3f}, {lead.interval[1]:+.3f}]" if lead else "peak",
                 "real": "" if lead is None else ("yes" if lead.real else "no"),
                 "best": row.step == data.selection.best_step,
             }
@@ -231,6 +246,9 @@ def limits(data: ReportData) -> list[str]:
         found.append(
             "The retrieval tasks take a document's own title or a dictionary's own example as the judgement; no person "
             "graded them. Each query has one right answer, so other good answers count as wrong."
+        )
+        found.append(
+            "The checkpoint was chosen on the test split that the figures come from, so its own figures flatter slightly."
         )
         found.append("One training run and one post-training seed: the spread between seeds is not measured here.")
     return found

@@ -80,11 +80,14 @@ def styled(theme: Theme) -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **keywords: Any) -> tuple[Figure, Any]:
-    """A figure of `width` x `height` inches with `rows` x `columns` axes."""
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, gap: float = 0.04, **keywords: Any
+) -> tuple[Figure, Any]:
+    """A figure of `width` x `height` inches with `rows` x `columns` axes, `gap` inches around each."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=gap))
     return figure, figure.subplots(rows, columns, **keywords)
 
 
@@ -142,7 +145,7 @@ def loss_figure(data: ReportData, theme: Theme) -> Figure:
         mark_step(axes, data.tokens_at(data.selection.best_step), "kept", theme)
     axes.set_title("Masked-language-model loss (nats per masked token)")
     token_axis(axes)
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     return figure
 
 
@@ -165,7 +168,7 @@ def mark_step(axes: Axes, tokens: float, text: str, theme: Theme, height: float 
 
 def dynamics_figure(data: ReportData, theme: Theme) -> Figure:
     """Learning rate, throughput and gradient norm over tokens, side by side."""
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, FuncFormatter
 
     figure, panels = new_figure(8.6, 2.6, 1, 3)
     for axes, (name, title) in zip(
@@ -181,7 +184,10 @@ def dynamics_figure(data: ReportData, theme: Theme) -> Figure:
         if name != "lr" and rows:
             # A slow first step or one spike would flatten all the rest.
             axes.set_ylim(0, 1.25 * float(np.quantile(column(rows, name), 0.99)))
-        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        if name == "tokens_per_second":
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        elif name == "lr":
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_title(title)
         token_axis(axes)
     return figure
@@ -189,22 +195,46 @@ def dynamics_figure(data: ReportData, theme: Theme) -> Figure:
 
 def checkpoint_figure(data: ReportData, theme: Theme) -> Figure:
     """Per checkpoint, on one token axis: validation loss above, retrieval below, with both optima marked."""
-    figure, (above, below) = new_figure(8.6, 6.0, 2, 1, sharex=True, height_ratios=(1, 1.35))
+    assert data.selection is not None, "drawn for evaluated runs only"
+    figure, panels = new_figure(8.6, 7.4, 3, 1, gap=0.1, sharex=True, height_ratios=(1, 0.8, 1.5))
     tokens = [data.tokens_at(row.step) for row in data.checkpoints]
+    marks = {float(data.tokens_at(data.selection.peak_step)): "retrieval peaks"}
     if data.validation:
         x, y = column(data.validation, "tokens"), column(data.validation, "validation_loss")
-        above.plot(x, y, color=theme.baseline, linewidth=2)
+        panels[0].plot(x, y, color=theme.baseline, linewidth=2)
         lowest = int(y.argmin())
-        above.plot(x[lowest], y[lowest], "o", color=theme.baseline, markersize=8)
-        mark_step(below, x[lowest], "", theme)
-        mark_step(above, x[lowest], "loss lowest", theme, 0.97)
-    above.set_title("Validation loss")
-    draw_retrieval(below, data, tokens, theme)
-    peak = int(np.argmax([row.post_trained for row in data.checkpoints]))
-    mark_step(above, tokens[peak], "", theme)
-    mark_step(below, tokens[peak], "retrieval peaks", theme, 0.97)
-    token_axis(below)
+        panels[0].plot(x[lowest], y[lowest], "o", color=theme.baseline, markersize=8)
+        marks[x[lowest]] = "loss lowest, retrieval peaks" if x[lowest] in marks else "loss lowest"
+    panels[0].set_title("Validation loss (nats per masked token)")
+    draw_fill_mask(panels[1], data, tokens, theme)
+    draw_retrieval(panels[2], data, tokens, theme)
+    token_axis(panels[2])
+    for axes in panels:
+        for place, text in marks.items():
+            mark_step(axes, place, text if axes is panels[0] else "", theme)
     return figure
+
+
+def draw_fill_mask(axes: Axes, data: ReportData, tokens: list[int], theme: Theme) -> None:
+    """Share of masks filled with the exact token at each checkpoint, above the unigram baseline."""
+    from matplotlib.ticker import PercentFormatter
+
+    axes.plot(tokens, [row.fill_mask_top1 for row in data.checkpoints], color=theme.model, marker="o", linewidth=2)
+    draw_level(axes, data.results[data.checkpoints[0].step].unigram.all.top1, "unigram", theme)
+    axes.set_ylim(0, None)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_title("Masks filled with the exact token")
+
+
+def draw_level(axes: Axes, level: float, text: str, theme: Theme, line: str = "-") -> None:
+    """A baseline: a horizontal line with its name on it, in the middle, where no curve begins or ends."""
+    from matplotlib.patheffects import withStroke
+
+    axes.axhline(level, color=theme.baseline, linewidth=1.2, linestyle=line)
+    axes.annotate(
+        text, (0.5, level), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", ha="center",
+        va="bottom", color=theme.baseline, fontsize=9, path_effects=[withStroke(linewidth=3, foreground=theme.page)],
+    )  # fmt: skip
 
 
 def draw_retrieval(axes: Axes, data: ReportData, tokens: list[int], theme: Theme) -> None:
@@ -223,22 +253,17 @@ def draw_retrieval(axes: Axes, data: ReportData, tokens: list[int], theme: Theme
         )  # fmt: skip
     best = data.results[data.checkpoints[-1].step]
     for system in ("bm25", "random_post_trained"):
-        level = best.systems[system].mean_ndcg_10
-        axes.axhline(level, color=theme.baseline, linewidth=1.2, linestyle="-" if system == "bm25" else ":")
-        axes.annotate(
-            SYSTEMS[system], (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
-            textcoords="offset points", color=theme.baseline, fontsize=9, va="bottom",
-        )  # fmt: skip
-    axes.set_ylim(0, None)
-    axes.set_title("Retrieval, mean nDCG@10 over tasks (bars: 95% over queries)")
-    axes.legend(loc="center right")
+        draw_level(axes, best.systems[system].mean_ndcg_10, SYSTEMS[system], theme, "-" if system == "bm25" else ":")
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+    axes.set_title("Retrieval, mean nDCG@10 over tasks")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
 
 
 def systems_figure(data: ReportData, theme: Theme) -> Figure:
     """nDCG@10 of every system on every task with its 95% interval, for the kept checkpoint."""
     best = data.best
     assert best is not None, "drawn for evaluated runs only"
-    figure, panels = new_figure(8.6, 2.5, 1, len(best.tasks), sharey=True, sharex=True, squeeze=False)
+    figure, panels = new_figure(8.6, 2.8, 1, len(best.tasks), sharey=True, sharex=True, squeeze=False)
     order = list(reversed(SYSTEMS))
     for axes, task in zip(panels[0], best.tasks, strict=True):
         for height, system in enumerate(order):
@@ -247,10 +272,11 @@ def systems_figure(data: ReportData, theme: Theme) -> Figure:
             axes.plot(score.interval, (height, height), color=colour, linewidth=2, alpha=0.45)
             axes.plot(score.ndcg_10, height, "o", color=colour, markersize=7)
         axes.set_yticks(range(len(order)), [SYSTEMS[system] for system in order])
-        axes.set_title(task.description, fontsize=10)
+        axes.set_title(task.description.replace(": ", ":\n"), fontsize=10)
         axes.set_xlabel("nDCG@10")
-        axes.set_xlim(0, None)
         axes.grid(axis="x", visible=False)
+    panels[0][0].set_xlim(0, None)
+    panels[0][0].set_ylim(-0.6, len(order) - 0.4)
     return figure
 
 

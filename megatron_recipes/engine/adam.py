@@ -24,8 +24,10 @@ class FusedAdam(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         adam_w_mode: bool = True,
         bias_correction: bool = True,
+        capturable: bool = False,  # passed by megatron-core 0.19, not by 0.16
     ) -> None:
         assert bias_correction, "Megatron-Core never asks for Adam without bias correction"
+        assert not capturable, "only --optimizer_cuda_graph of Megatron-Core asks for it, which no recipe sets"
         self.adam_w_mode = adam_w_mode
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "bias_correction": True})
 

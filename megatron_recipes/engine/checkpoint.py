@@ -44,13 +44,19 @@ class CheckpointMeta:
     versions: dict[str, str]
     recipe: str
 
-    def to_json(self) -> str:
-        """The text of `mecellem.json`."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+    def to_json(self, files: dict[str, int]) -> str:
+        """The text of `mecellem.json`; `files` are the checkpoint's files and their sizes in bytes."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self), "files": files}, indent=2) + "\n"
 
 
 def read_meta(folder: Path) -> CheckpointMeta:
     """Read `mecellem.json`. Raises `UserError` when the folder is no checkpoint or one of another format."""
+    values = _read_values(folder)
+    del values["files"]
+    return CheckpointMeta(**{**values, "model": ModelConfig(**values["model"])})
+
+
+def _read_values(folder: Path) -> dict[str, Any]:
     path = Path(folder) / META
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -61,8 +67,11 @@ def read_meta(folder: Path) -> CheckpointMeta:
     found = values.pop("format", None)
     if found != FORMAT:
         raise UserError(f"{path} has format {found!r}, this version reads {FORMAT!r}")
-    values["model"] = ModelConfig(**values["model"])
-    return CheckpointMeta(**values)
+    expected = {field.name for field in dataclasses.fields(CheckpointMeta)} | {"files"}
+    if set(values) != expected:
+        names = ", ".join(sorted(set(values) ^ expected))
+        raise UserError(f"{path} is not as it was written ({names}): the checkpoint is damaged, use another one")
+    return values
 
 
 def versions() -> dict[str, str]:
@@ -76,13 +85,47 @@ def step_folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step_{step:07d}"
 
 
-def checkpoints(run: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file below `folder` except `mecellem.json` itself, by relative name."""
+    files = sorted(item for item in folder.rglob("*") if item.is_file())
+    return {str(item.relative_to(folder)): item.stat().st_size for item in files if item != folder / META}
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint as far as names and sizes tell (no tensor is read), or None."""
+    try:
+        recorded: dict[str, int] = _read_values(folder)["files"]
+    except UserError as error:
+        return str(error)
+    found = file_sizes(folder)
+    for name, size in recorded.items():
+        if name not in found:
+            return f"{folder / name} is missing"
+        if found[name] != size:
+            return f"{folder / name} has {found[name]:,} bytes instead of {size:,}"
+    return None
+
+
+def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of a run that is not damaged, and what is wrong with the newer ones that were passed over.
+
+    (None, []) for a run without checkpoints. Raises `UserError` when there are checkpoints and all are damaged: a run must
+    not start from scratch unasked.
+    """
     folder = run / "checkpoints"
-    if not folder.is_dir():
-        return []
-    steps = [item for item in folder.iterdir() if re.fullmatch(r"step_\d{7,}", item.name) and (item / META).exists()]
-    return sorted(steps, key=lambda item: int(item.name.removeprefix("step_")))
+    found = [item for item in folder.iterdir() if re.fullmatch(r"step_\d{7,}", item.name)] if folder.is_dir() else []
+    faults: list[str] = []
+    for item in sorted(found, key=lambda item: int(item.name.removeprefix("step_")), reverse=True):
+        fault = damage(item)
+        if fault is None:
+            return item, faults
+        faults.append(fault)
+    if faults:
+        raise UserError(
+            f"every checkpoint in {folder} is damaged ({faults[0]}): put whole ones back, or remove the folder to start from "
+            "the beginning"
+        )
+    return None, []
 
 
 def remove_unfinished(run: Path) -> None:
@@ -180,11 +223,11 @@ def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, 
         dist.barrier()
         if rank == 0:
             copy_tokenizer(tokenizer, temporary / TOKENIZER)
-            (temporary / META).write_text(meta.to_json(), encoding="utf-8")
+            (temporary / META).write_text(meta.to_json(file_sizes(temporary)), encoding="utf-8")
             commit_folder(temporary, folder, replace=folder.exists())
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        full = _disk_full_cause(error)
+        full = disk_full_cause(error)
         if full is not None:
             raise disk_full_error(folder, full) from error
         raise
@@ -192,7 +235,7 @@ def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, 
     return folder
 
 
-def _disk_full_cause(error: BaseException | None) -> OSError | None:
+def disk_full_cause(error: BaseException | None) -> OSError | None:
     """The "disk is full" behind an error that Megatron-Core or torch wrapped, if that is what it was."""
     seen: set[int] = set()
     pending = [error]
@@ -224,6 +267,9 @@ def load(folder: Path, model: Any, optimizer: Any | None) -> CheckpointMeta:
 
     Raises `UserError` when the checkpoint is damaged.
     """
+    fault = damage(folder)
+    if fault is not None:
+        raise UserError(f"{folder} cannot be loaded, the checkpoint is damaged: {fault}; use an older one")
     from megatron.core import dist_checkpointing
     from torch.distributed.checkpoint import CheckpointException  # a BaseException: `except Exception` misses it
 
@@ -240,7 +286,8 @@ def load(folder: Path, model: Any, optimizer: Any | None) -> CheckpointMeta:
     except (Exception, CheckpointException) as error:
         raise UserError(
             f"{folder} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}): "
-            f"it was written with {meta.versions}; if the versions are right the checkpoint is damaged, use an older one"
+            f"it was written with {meta.versions}; if the versions are right the checkpoint is damaged: use an older one (a "
+            "run resumes from the one before when this folder is moved away)"
         ) from error
     model.load_state_dict(state["model"])
     if optimizer is not None:

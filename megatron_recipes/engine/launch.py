@@ -12,8 +12,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,6 +24,8 @@ from mecellem.errors import UserError
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0  # a sibling of a failed rank may be inside a collective, from which it never returns
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # what engine/loop.py takes as a wish to save and stop
+LIFELINE = "MECELLEM_LIFELINE"  # file descriptor of a pipe that ends when the launcher does
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,63 +69,103 @@ def threads_per_rank(ranks: int) -> int:
 
 
 def start_ranks(command: Sequence[str], ranks: int) -> int:
-    """Run `command` once per rank and wait; returns 0, or the first failing rank's exit code.
+    """Run `command` once per rank and wait; returns 0, or the exit code of the rank whose failure was the cause.
 
-    SIGTERM and SIGINT are passed on, so that the ranks save and leave; when one rank fails the others are ended.
+    SIGTERM, SIGINT and SIGUSR1 are passed on, so that the ranks save and leave; when one rank fails the others are ended,
+    and when this process is killed they end too.
     """
-    with tempfile.TemporaryDirectory(prefix="mecellem-store-") as folder:
-        processes = []
-        for rank in range(ranks):
-            environment = {
-                **os.environ,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(ranks),
-                "MECELLEM_STORE": str(Path(folder) / "store"),
-                "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
-                "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads_per_rank(ranks))),
-            }
-            # one sentence, not one per rank: the others' words are kept and shown if rank 0 had nothing to say
-            with open(_errors_file(folder, rank), "wb") as errors:
-                processes.append(subprocess.Popen(list(command), env=environment, stderr=errors if rank else None))
-        code = _wait(processes)
+    lifeline, held = os.pipe()
+    processes: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory(prefix="mecellem-store-") as folder, _forwarding(processes):
+        try:
+            for rank in range(ranks):
+                # one sentence, not one per rank: the others' words are kept and shown if rank 0 had nothing to say
+                with open(_errors_file(folder, rank), "wb") as errors:
+                    processes.append(
+                        subprocess.Popen(
+                            list(command),
+                            env=_rank_environment(rank, ranks, folder, lifeline),
+                            stderr=errors if rank else None,
+                            pass_fds=(lifeline,),
+                        )
+                    )
+            culprit, code = _wait(processes)
+        finally:
+            _end([process for process in processes if process.poll() is None])
+            os.close(lifeline)
+            os.close(held)
         if code != 0 and processes[0].returncode != 2:
             for rank in range(1, ranks):
                 sys.stderr.write(_errors_file(folder, rank).read_text(encoding="utf-8", errors="replace"))
-        return code
+    if code < 0:
+        sys.stderr.write(
+            f"mecellem: rank {culprit} was killed by signal {-code} ({signal.strsignal(-code)}) and the others were ended "
+            "(signal 9 without your doing is usually the machine running out of memory)\n"
+        )
+    return code if code >= 0 else 128 - code  # killed by signal n: 128 + n, as a shell says it
+
+
+def _rank_environment(rank: int, ranks: int, folder: str, lifeline: int) -> dict[str, str]:
+    return {
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "MECELLEM_STORE": str(Path(folder) / "store"),
+        LIFELINE: str(lifeline),
+        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads_per_rank(ranks))),
+    }
+
+
+def end_with_launcher(environment: Mapping[str, str] = os.environ) -> None:
+    """In a rank: die when the launcher is gone, also by SIGKILL. Orphans would write into the run that is started next."""
+    if LIFELINE not in environment:
+        return
+
+    def watch() -> None:
+        os.read(int(environment[LIFELINE]), 1)  # nothing is ever written: it returns when the other end is closed
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="lifeline").start()
 
 
 def _errors_file(folder: str, rank: int) -> Path:
     return Path(folder) / f"stderr_{rank}"
 
 
-def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
+@contextmanager
+def _forwarding(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Pass signals on to the processes of a list that may still grow."""
+
     def forward(number: int, frame: FrameType | None) -> None:
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
-        while True:
-            codes = [process.poll() for process in processes]
-            failed = [code for code in codes if code not in (None, 0)]
-            if failed:
-                _end([process for process in processes if process.poll() is None])
-                # a rank that could name the cause exits with 2; one torn down by its neighbour's death does not
-                codes = [process.poll() for process in processes]
-                return 2 if 2 in codes else _exit_code(failed[0] or 1)
-            if all(code == 0 for code in codes):
-                return 0
-            time.sleep(POLL_SECONDS)
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        _end([process for process in processes if process.poll() is None])
 
 
-def _exit_code(code: int) -> int:
-    return code if code > 0 else 128 - code  # killed by signal n: 128 + n, as a shell says it
+def _wait(processes: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
+    """Wait for all ranks, or for the first failure; returns the rank to blame and its `returncode` (0 for success)."""
+    while True:
+        codes = [process.poll() for process in processes]
+        failed = {rank: code for rank, code in enumerate(codes) if code not in (None, 0)}
+        if failed:
+            _end([process for process in processes if process.poll() is None])
+            # a rank that could name the cause exits with 2; one torn down by its neighbour's death does not
+            named = [rank for rank, process in enumerate(processes) if process.returncode == 2]
+            killed = [rank for rank, code in failed.items() if code is not None and code < 0]
+            culprit = (named or killed or list(failed))[0]
+            return culprit, processes[culprit].returncode
+        if all(code == 0 for code in codes):
+            return 0, 0
+        time.sleep(POLL_SECONDS)
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -13,6 +13,7 @@ from types import FrameType
 
 import torch.distributed as dist
 
+from mecellem.console import console
 from mecellem.errors import UserError
 from megatron_recipes.config import RunConfig
 from megatron_recipes.data.datasets import open_datasets
@@ -73,6 +74,8 @@ def train(config: RunConfig, run: Path, place: Rank, tokenizer_sha256: str) -> i
             versions=checkpoint.versions(),
             recipe=config.name,
         )
+        if config.optimizer.distributed:  # each rank updated its part only; the next forward pass would gather the others'
+            training.wrapped.start_param_sync(force_sync=True)
         folder = checkpoint.save(
             checkpoint.step_folder(run, step), meta, training.model, training.optimizer, config.data.tokenizer
         )
@@ -116,8 +119,14 @@ def train(config: RunConfig, run: Path, place: Rank, tokenizer_sha256: str) -> i
 
 
 def _resume(run: Path, training: Training) -> int:
-    """Load the newest checkpoint of the run, if there is one; returns its step."""
-    found = checkpoint.checkpoints(run)
-    if not found:
+    """Load the newest whole checkpoint of the run, if there is one; returns its step."""
+    choice: list[tuple[Path | None, list[str]]] = [(None, [])]
+    if dist.get_rank() == 0:
+        choice = [checkpoint.newest_whole(run)]
+        for fault in choice[0][1]:
+            console().print(f"skipped a damaged checkpoint: {fault}", markup=False)
+    dist.broadcast_object_list(choice)  # one choice for all ranks, whatever their view of a shared disk
+    newest = choice[0][0]
+    if newest is None:
         return 0
-    return checkpoint.load(found[-1], training.model, training.optimizer).step
+    return checkpoint.load(newest, training.model, training.optimizer).step

@@ -48,15 +48,16 @@ class Metrics:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.bar.stop()
-        self.board.close()
         self.handle.close()
+        with disk_full_is_user_error(self.path.parent):  # the events' last lines are written here
+            self.board.close()
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         with disk_full_is_user_error(self.path):
             self.handle.write(json.dumps({"step": step, "tokens": step * self.tokens_per_step, **values}) + "\n")
             self.handle.flush()
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
 
     def train(self, step: int, values: dict[str, float], write: bool) -> None:
         """One optimizer step: `loss`, `lr`, `grad_norm`, `masked_tokens`, `seconds`, `tokens_per_second`."""

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from megatron_recipes.config import ParallelConfig
 from megatron_recipes.engine import runtime
-from megatron_recipes.engine.launch import Rank
+from megatron_recipes.engine.launch import Rank, end_with_launcher
 
 TIMEOUT = timedelta(minutes=30)  # Megatron-LM's default; a hang shows as an error instead of for ever
 
@@ -20,6 +20,7 @@ TIMEOUT = timedelta(minutes=30)  # Megatron-LM's default; a hang shows as an err
 @contextmanager
 def parallel_state(place: Rank, layout: ParallelConfig, seed: int) -> Iterator[None]:
     """Initialise the process group and Megatron-Core's groups for the time of the block."""
+    end_with_launcher()
     runtime.install()
     from megatron.core import parallel_state as mpu
     from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed

@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
+from packaging.version import Version
+
 from megatron_recipes.config import RunConfig, require
 
 
@@ -43,6 +45,13 @@ def refuse_environment() -> None:
         importlib.util.find_spec("megatron") is not None,
         "megatron-core is missing: install the project with its extra, `pip install -e .[cpu]` or `.[gpu]`",
     )
+    # megatron-core 0.18 and newer import triton for every model; torch's CPU builds come without it
+    old = Version(importlib.metadata.version("megatron-core")) < Version("0.18")
+    require(
+        old or importlib.util.find_spec("triton") is not None,
+        "triton is missing: this version of megatron-core cannot be imported without it, also where there is no GPU; run "
+        "`pip install triton`",
+    )
 
 
 def resolve_layer_spec(config: RunConfig, cuda: bool) -> str:
@@ -55,6 +64,8 @@ def resolve_layer_spec(config: RunConfig, cuda: bool) -> str:
         )
         return "local"
     available = cuda and has_transformer_engine()
+    if config.layer_spec == "auto" and config.precision == "fp32":
+        return "local"  # Transformer Engine multiplies fp32 matrices in TF32, and its fast attention has no fp32
     if config.layer_spec == "transformer_engine" or config.precision.startswith("fp8"):
         require(
             available,

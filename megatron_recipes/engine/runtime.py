@@ -1,6 +1,6 @@
 """The one module that knows whether there is CUDA: unmodified Megatron-Core on CUDA + NCCL, or on CPU + gloo.
 
-Call `install()` before the first import of `megatron.core`. With CUDA it changes nothing but the Adam fallback.
+Call `install()` before the first import of `megatron.core`. With CUDA it changes nothing but the last two of `SHIMS`.
 Without CUDA, Megatron-Core's own modules see a *facade* of torch in place of torch: the same module with `cuda` replaced
 by stand-ins that mean the CPU. The facade is put into the namespaces of `megatron.core.*` modules only, as they are
 imported; user code, transformers and torch itself see torch as it is. What the facade cannot reach, because it is a
@@ -15,6 +15,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import logging
+import queue
 import sys
 import time
 import types
@@ -35,6 +36,8 @@ SHIMS: dict[str, str] = {
     "tensor.type": "the optimizer compares tensor.type() with 'torch.cuda.FloatTensor'; patched inside it only",
     "rng": "random.py reads and writes torch.cuda.default_generators; here the CPU generator plays their part",
     "adam": "without TE or Apex the distributed optimizer cannot load its own checkpoint (also needed with CUDA)",
+    "save.queue": "each rank's first save starts a process for a queue; Slurm's SIGTERM to all processes ends it, and with "
+    "it the save that the signal asked for; it outlives a killed rank (also needed with CUDA)",
 }
 
 _installed = False
@@ -262,9 +265,17 @@ def _patch_adam() -> None:
     distributed.HAVE_APEX_OR_TE, distributed.USING_APEX_OPTIMIZER = True, True
 
 
+def _patch_save_queue() -> None:
+    """Hand the writers' results over within this process: saving is synchronous, so they never leave it."""
+    writer: Any = importlib.import_module("megatron.core.dist_checkpointing.strategies.filesystem_async")
+    writer._results_queue = queue.Queue()
+
+
 def _quieten() -> None:
     """Megatron-Core warns on every rank about fallbacks that this module chooses on purpose."""
     logging.getLogger("megatron.core").setLevel(logging.ERROR)
+    # megatron-core 0.19 imports it, and where nvcc is but no GPU it tells every rank so
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"megatron\.core\.")
     warnings.filterwarnings("ignore", message=r".*(reduce_scatter_tensor|all_gather_into_tensor).*deprecated")
 
@@ -286,4 +297,5 @@ def install() -> None:
         _patch_rng()
         _patch_type_names()
     _patch_adam()
+    _patch_save_queue()
     _installed = True

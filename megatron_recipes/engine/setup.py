@@ -35,7 +35,7 @@ def build_model(config: RunConfig) -> ModernBertModel:
     """This rank's stage with its initial weights, on this rank's device."""
     spec = resolve_layer_spec(config, runtime.has_cuda())
     fp8 = "hybrid" if config.precision == "fp8_hybrid" else None
-    megatron = encoder_config(config.model, config.parallel, DTYPES[config.precision], fp8)
+    megatron = encoder_config(config.model, config.parallel, DTYPES[config.precision], fp8, spec)
     model = ModernBertModel(megatron, config.model.vocab_size, config.model.max_sequence_length, spec)
     initialize_weights(model, config.seed)
     return model.to(runtime.device())
@@ -51,8 +51,8 @@ def build_training(config: RunConfig) -> Training:
         DistributedDataParallelConfig(
             grad_reduce_in_fp32=True,
             use_distributed_optimizer=config.optimizer.distributed,
-            overlap_grad_reduce=runtime.has_cuda(),
-            overlap_param_gather=runtime.has_cuda() and config.optimizer.distributed,
+            overlap_grad_reduce=True,
+            overlap_param_gather=config.optimizer.distributed,
             check_for_nan_in_grad=False,  # the loop looks at the loss of every step
         ),
         Float16Module(megatron, model) if bf16 else model,
@@ -60,8 +60,7 @@ def build_training(config: RunConfig) -> Training:
     optimizer = get_megatron_optimizer(optimizer_config(config), [wrapped])
     megatron.finalize_model_grads_func = finalize_model_grads
     megatron.grad_scale_func = optimizer.scale_loss
-    if runtime.has_cuda():
-        megatron.no_sync_func = wrapped.no_sync
+    megatron.no_sync_func = wrapped.no_sync
     return Training(model, wrapped, optimizer, build_scheduler(config, optimizer))
 
 
@@ -80,7 +79,7 @@ def optimizer_config(config: RunConfig) -> MegatronOptimizerConfig:
         bf16=config.precision != "fp32",
         params_dtype=DTYPES[config.precision],
         use_distributed_optimizer=settings.distributed,
-        overlap_param_gather=runtime.has_cuda() and settings.distributed,
+        overlap_param_gather=settings.distributed,
     )
 
 

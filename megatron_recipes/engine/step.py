@@ -52,13 +52,16 @@ def _run(
         ids, labels, cu_seqlens = _tensors(next(iterator))
         return model(ids, cu_seqlens=cu_seqlens, labels=labels), loss
 
+    rows, length = config.schedule.micro_batch_size, config.data.sequence_length
+    if training.model.layer_spec == "transformer_engine":  # between stages, too, activations are one stream `[b * s, 1, h]`
+        rows, length = 1, rows * length
     return get_forward_backward_func()(
         forward_step_func=forward_step,
         data_iterator=batches,
         model=[training.wrapped],
         num_microbatches=count,
-        seq_length=config.data.sequence_length,
-        micro_batch_size=config.schedule.micro_batch_size,
+        seq_length=length,
+        micro_batch_size=rows,
         forward_only=forward_only,
     )
 

@@ -73,15 +73,16 @@ def dense_mask(
 
 
 def stream_mask(
-    rows: int, length: int, cu_seqlens: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None
+    rows: int,
+    length: int,
+    device: torch.device,
+    cu_seqlens: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
 ) -> DocumentMask:
-    """The same as one stream of documents, `[b * s]` tokens, for variable-length attention kernels."""
+    """The same as one stream of documents, `[b * s]` tokens, for variable-length attention kernels on `device`."""
+    assert cu_seqlens is None or attention_mask is None, "rows are packed or padded, not both"
     if cu_seqlens is None:
-        source = cu_seqlens if attention_mask is None else attention_mask
-        device = None if source is None else source.device
-        segments = torch.zeros(rows, length, dtype=torch.int32, device=device)
-        if attention_mask is not None:
-            segments = attention_mask.to(torch.int32)
+        segments = torch.zeros(rows, length, device=device) if attention_mask is None else attention_mask
         cu_seqlens = cu_seqlens_from_segments(segments)
     longest = int((cu_seqlens[1:] - cu_seqlens[:-1]).max())
     return DocumentMask(

@@ -56,10 +56,13 @@ def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
     return -(-vocab_size // multiple) * multiple
 
 
-def encoder_config(model: ModelConfig, parallel: ParallelConfig, dtype: torch.dtype, fp8: str | None = None) -> EncoderConfig:
+def encoder_config(
+    model: ModelConfig, parallel: ParallelConfig, dtype: torch.dtype, fp8: str | None = None, layer_spec: str = "local"
+) -> EncoderConfig:
     """Megatron-Core's view of a model in a layout. Fusions that need CUDA are left to Transformer Engine's layers."""
     sides = model.local_attention // 2
-    fp8_settings = {} if fp8 is None else {"fp8": fp8, "first_last_layers_bf16": True}
+    # current scaling, because Megatron-Core's default (delayed) refuses BF16 in the first and last layer
+    fp8_settings = {} if fp8 is None else {"fp8": fp8, "fp8_recipe": "tensorwise", "first_last_layers_bf16": True}
     return EncoderConfig(
         num_layers=model.num_layers,
         hidden_size=model.hidden_size,
@@ -92,7 +95,8 @@ def encoder_config(model: ModelConfig, parallel: ParallelConfig, dtype: torch.dt
         bias_dropout_fusion=False,
         bias_activation_fusion=False,
         masked_softmax_fusion=False,
-        apply_rope_fusion=False,
+        # Megatron-Core's own RoPE over a stream of documents is a loop over them, with a copy to the CPU in each layer
+        apply_rope_fusion=layer_spec == "transformer_engine",
         gradient_accumulation_fusion=False,
         persist_layer_norm=False,
         variable_seq_lengths=False,
@@ -226,7 +230,7 @@ class ModernBertModel(LanguageModule):
         """
         rows, length = input_ids.shape
         if self.layer_spec == "transformer_engine":
-            mask = stream_mask(rows, length, cu_seqlens, attention_mask)
+            mask = stream_mask(rows, length, input_ids.device, cu_seqlens, attention_mask)
             stage_input = input_ids.view(1, -1)
         else:
             mask = dense_mask(rows, length, cu_seqlens, attention_mask)

@@ -16,27 +16,35 @@ def results(evaluated_run) -> EvaluationResults:
     return read_record(evaluated_run / "evaluation" / "step_0000020" / "results.json", EvaluationResults, "")
 
 
-def with_scores(results: EvaluationResults, values: np.ndarray) -> EvaluationResults:
-    """The same evaluation with other per-query scores on one task."""
+def system(values: np.ndarray) -> SystemScores:
+    """A system with these nDCG@10 per query on one task."""
     scores = TaskScores(
         ndcg_10=float(values.mean()), interval=(0, 1), mrr_10=0, recall_10=0, recall_100=None,
         per_query={str(number): float(value) for number, value in enumerate(values)},
     )  # fmt: skip
-    system = SystemScores(tasks={"t": scores}, mean_ndcg_10=float(values.mean()), seconds=0)
-    return results.model_copy(update={"systems": results.systems | {"model_post_trained": system}})
+    return SystemScores(tasks={"t": scores}, mean_ndcg_10=float(values.mean()), seconds=0)
+
+
+def with_scores(results: EvaluationResults, values: np.ndarray, floor: np.ndarray | None = None) -> EvaluationResults:
+    """The same evaluation with other scores of the post-trained model and of random weights (0 unless given)."""
+    scores = {"model_post_trained": system(values), "random_post_trained": system(0 * values if floor is None else floor)}
+    return results.model_copy(update={"systems": results.systems | scores})
 
 
 def row(step: int, results: EvaluationResults, folder: str) -> CheckpointScores:
     return CheckpointScores(
-        step=step, tokens=None, checkpoint=f"c{step}", folder=folder, results="", sha256="", fill_mask_top1=0, mean_pooled=0,
+        step=step, tokens=None, checkpoint=f"c{step}", folder=folder, results="", sha256="", fill_mask_top1=0,
+        fill_mask_nll=10 / step, mean_pooled=0,
         post_trained=results.systems["model_post_trained"].mean_ndcg_10,
     )  # fmt: skip
 
 
-def choose(results, small_model, values: dict[int, np.ndarray], again: float | None = None) -> Selection:
-    evaluations = [with_scores(results, value) for value in values.values()]
+def choose(results, small_model, values: dict[int, np.ndarray], again: float | None = None, floor=None) -> Selection:
+    evaluations = [with_scores(results, value, floor) for value in values.values()]
     rows = [row(step, item, str(small_model)) for step, item in zip(values, evaluations, strict=True)]
     best = max(value.mean() for value in values.values())
+    if floor is not None:
+        best = values[max(values)].mean()  # the last step has the lowest fill-mask loss
     return select(rows, evaluations, lambda _: best if again is None else again)
 
 
@@ -63,17 +71,28 @@ def test_of_equal_means_the_earlier_step(results, small_model):
     assert choose(results, small_model, {10: same, 20: same}).best_step == 10
 
 
-def test_pairing_sees_what_separate_intervals_hide(results):
+def test_pairing_sees_what_separate_intervals_hide():
     rng = np.random.default_rng(2)
     base = rng.random(80)
-    found = compare(with_scores(results, base + 0.02), with_scores(results, base), 1, 0.95)
+    found = compare(system(base + 0.02), system(base), 1, 0.95)
     assert found.real and found.interval[0] == pytest.approx(0.02)
 
 
 def test_sentences():
     alike = Comparison(step=3, difference=0.1, interval=(-0.1, 0.3), real=False)
-    assert "only checkpoint" in selection_sentence(7, [])
-    assert "not distinguishable from steps 3, 3" in selection_sentence(7, [alike, alike])
+    above = Comparison(step=0, difference=0.2, interval=(0.1, 0.3), real=True)
+    assert "only checkpoint" in selection_sentence(7, 7, above, [])
+    assert "not distinguishable from steps 3, 3" in selection_sentence(7, 7, above, [alike, alike])
+
+
+def test_below_random_weights_retrieval_does_not_choose(results, small_model):
+    base = np.random.default_rng(3).random(100) * 0.5
+    values = {10: base + 0.2, 20: base + 0.1, 30: base}
+    found = choose(results, small_model, values, floor=base + 0.3)
+    assert (found.peak_step, found.best_step, found.chosen_by) == (10, 30, "fill-mask")
+    assert found.over_random.difference == pytest.approx(-0.1) and "random weights" in found.sentence
+    above = choose(results, small_model, values)
+    assert (above.peak_step, above.best_step, above.chosen_by) == (10, 10, "retrieval")
 
 
 def test_a_winner_that_does_not_come_back_is_refused(results, small_model):
@@ -87,7 +106,9 @@ def test_the_whole_run(evaluated_run, small_corpus, settings):
     assert [item.step for item in selection.checkpoints] == [20, 40]
     assert [item.tokens for item in selection.checkpoints] == [20_000, 40_000]
     best = {item.step: item for item in selection.checkpoints}[selection.best_step]
-    assert best.post_trained == max(item.post_trained for item in selection.checkpoints) == selection.score
+    assert best.post_trained == selection.score
+    highest = max(selection.checkpoints, key=lambda item: item.post_trained)
+    assert selection.peak_step == highest.step
     assert selection.rescored == pytest.approx(selection.score, abs=1e-4)
     assert rescore(folder / f"step_{best.step:07d}" / "embedding", small_corpus, settings, "cpu") == pytest.approx(
         selection.score, abs=1e-4

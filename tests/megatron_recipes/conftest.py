@@ -12,10 +12,10 @@ from training_runs import TIMEOUT, Runner
 
 @pytest.fixture(scope="session")
 def small_data(sample_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tokenizer of 1,000 entries and the validation split's text as train and validation corpus."""
+    """Tokenizer of 1,100 entries and the validation split's text as train and validation corpus."""
     folder = tmp_path_factory.mktemp("small")
     text = sample_corpus / "validation.jsonl.zst"
-    commands = [["tokenizer", "train", "--corpus", text, "--vocab-size", 1000, "--out", folder / "tokenizer"]]
+    commands = [["tokenizer", "train", "--corpus", text, "--vocab-size", 1100, "--out", folder / "tokenizer"]]
     commands += [
         ["prepare", "tokenize", "--input", text, "--tokenizer", folder / "tokenizer", "--out", folder / name]
         for name in ("train", "validation")

@@ -7,19 +7,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 240
 
-# 1,000 entries are no multiple of 128 x TP, so that vocabulary padding differs between layouts; 6 steps of 1,024 tokens
+# 1,100 entries become 1,152 at TP 1 and 1,280 at TP 2: vocabulary padding differs between layouts. 6 steps of 1,024 tokens
 SMALL = {
     "model.num-layers": 4,
     "model.hidden-size": 64,
     "model.ffn-hidden-size": 96,
     "model.num-attention-heads": 4,
-    "model.vocab-size": 1000,
+    "model.vocab-size": 1100,
     "model.local-attention": 16,
     "data.sequence-length": 64,
     "data.validation-sequences": 20,
@@ -55,14 +57,15 @@ class Runner:
         extra = [] if nproc is None else ["--nproc", str(nproc)]
         return [sys.executable, "-m", "mecellem", "train", "mursit_tiny", "--out", str(out), *extra, *switches]
 
-    def start(self, out: Path, **overrides: object) -> subprocess.Popen[str]:
+    def start(self, out: Path, prefix: Sequence[str] = (), env: Mapping[str, str] | None = None, **overrides: object):
+        """`prefix`: words before the command, such as `bash -c 'ulimit ...; exec "$@"' bash`."""
         return subprocess.Popen(
-            self.command(out, **overrides),
+            [*prefix, *self.command(out, **overrides)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
         )
 
     def finish(self, process: subprocess.Popen[str], code: int = 0) -> str:
@@ -74,8 +77,8 @@ class Runner:
         assert process.returncode == code, output
         return output
 
-    def __call__(self, out: Path, code: int = 0, **overrides: object) -> str:
-        return self.finish(self.start(out, **overrides), code)
+    def __call__(self, out: Path, code: int = 0, prefix: Sequence[str] = (), **overrides: object) -> str:
+        return self.finish(self.start(out, prefix, **overrides), code)
 
 
 def metrics(run: Path) -> list[dict]:
@@ -88,3 +91,28 @@ def losses(run: Path) -> dict[int, float]:
 
 def validation_losses(run: Path) -> dict[int, float]:
     return {line["step"]: line["validation_loss"] for line in metrics(run) if "validation_loss" in line}
+
+
+def steps_done(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_text().count('"loss"') if path.exists() else 0
+
+
+def checkpoint_names(run: Path) -> list[str]:
+    return sorted(item.name for item in (run / "checkpoints").iterdir() if item.is_dir())
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, "the run did not get there in time"
+        time.sleep(0.02)
+
+
+def rank_pid(launcher: int, rank: int) -> int | None:
+    """The process that the launcher started for a rank, once it is there."""
+    for child in map(int, Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()):
+        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return child
+    return None

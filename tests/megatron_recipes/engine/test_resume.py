@@ -2,24 +2,10 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from training_runs import Runner, losses, metrics, validation_losses
-
-
-def wait_for(condition, process, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline, "the run did not get there in time"
-        time.sleep(0.05)
-
-
-def steps_done(run: Path) -> int:
-    path = run / "metrics.jsonl"
-    return path.read_text().count('"loss"') if path.exists() else 0
+from training_runs import Runner, losses, metrics, steps_done, validation_losses, wait_for
 
 
 @pytest.mark.slow
