@@ -46,6 +46,7 @@ setup(
             for suffix in ("", ".*")
         ]
     ),
+    package_data={"evaluation.report": ["page.html.j2", "page.css"]},
     install_requires=BASE,
     extras_require={
         "cpu": TRAIN,
@@ -59,6 +60,7 @@ setup(
         "demo": [
             *TRAIN,
             "bm25s==0.3.16",
+            "jinja2>=3.1",
             "lxml>=5",
             "matplotlib>=3.9",
             "scipy>=1.11",

@@ -9,52 +9,27 @@ padding) per second of CPU time, which is wall time where nothing else runs. The
 
 from __future__ import annotations
 
-import datetime
 import itertools
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import ROOT, Contender, header, measure, sample
 
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
 from megatron_recipes.data.batches import MlmDataset
 from megatron_recipes.data.corpus import SpecialTokens, TokenCorpus
 
-ROOT = Path(__file__).resolve().parents[1]
-CACHE = ROOT / ".cache" / "benchmarks"
 LENGTHS = (128, 1024)
 BATCH_TOKENS = 16_384  # a batch is this many tokens at every length
 MASK_PROBABILITY = 0.30
 SAMPLES = 50_000  # megatron.core lays out its samples beforehand; more than a run draws
 LONGEST_SENTENCE = 256  # megatron.core skips documents with a sentence of more than 512 tokens
-
-Contender = Callable[[], int]  # makes one batch; returns its real tokens
-
-
-def sample() -> tuple[Path, Path]:
-    """Prefix of the sample corpus and its tokenizer, made by the commands that users run; found again on the next run."""
-    corpus, tokenizer, prefix = CACHE / "corpus", CACHE / "tokenizer", CACHE / "train"
-    text = corpus / "train.jsonl.zst"
-    manifest, packages = Path(f"{prefix}.manifest.json"), ROOT / ".cache" / "packages"
-    steps: list[tuple[Path, list[str | Path]]] = [
-        (text, ["corpus", "fetch", "--sample", "--libreoffice", "no", "--out", corpus, "--cache", packages]),
-        (tokenizer, ["tokenizer", "train", "--corpus", text, "--vocab-size", "8192", "--out", tokenizer]),
-        (manifest, ["prepare", "tokenize", "--input", text, "--tokenizer", tokenizer, "--out", prefix]),
-    ]
-    for made, words in steps:
-        if not made.exists():
-            subprocess.run([sys.executable, "-m", "mecellem", *map(str, words)], check=True, timeout=900, cwd=ROOT)
-    return prefix, tokenizer
 
 
 def ours(corpus: TokenCorpus, special: SpecialTokens, length: int, rows: int) -> Contender:
@@ -197,35 +172,12 @@ def contenders(corpus: TokenCorpus, tokenizer: Path, folder: Path, length: int) 
     }
 
 
-def measure(runners: dict[str, Contender], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Tokens per CPU second of each contender in each round; within a round they take turns."""
-    rates: dict[str, list[float]] = {name: [] for name in runners}
-    for runner in runners.values():
-        runner()  # opens files, lays out the epoch
-    for _ in range(rounds):
-        for name, runner in runners.items():
-            tokens, started = 0, time.process_time()
-            while (took := time.process_time() - started) < seconds:
-                tokens += runner()
-            rates[name].append(tokens / took)
-    return rates
-
-
-def processor() -> str:
-    """The CPU's name and the number of cores."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} cores"
-
-
 def report(results: dict[int, dict[str, list[float]]], corpus: TokenCorpus, command: str) -> str:
     """The results as Markdown."""
-    names = ("numpy", "torch", "megatron-core", "transformers")
     lines = [
         "# Masked-language-modelling batches",
         "",
-        f"`{command}`, {datetime.date.today().isoformat()}, {processor()}, Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in names),
+        header(command),
         "",
         f"Real Turkish text, {len(corpus.tokens):,} tokens in {corpus.documents:,} documents, "
         f"{MASK_PROBABILITY:.0%} masked, batches of {BATCH_TOKENS:,} tokens unless said otherwise, one process, one thread.",

@@ -8,18 +8,19 @@ from typing import Any
 import torch
 
 from megatron_recipes.config import ModelConfig, ParallelConfig
-from megatron_recipes.engine import checkpoint
+from megatron_recipes.engine import checkpoint, runtime
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8_hybrid": torch.bfloat16}
 
 
 def build(model: ModelConfig, parallel: ParallelConfig, dtype: torch.dtype) -> torch.nn.Module:
-    """This rank's stage on the CPU's local layers. Call inside `engine.parallel.parallel_state`."""
+    """This rank's stage in local layers, on its GPU or the CPU. Call inside `engine.parallel.parallel_state`."""
     from megatron_recipes.models.modernbert import ModernBertModel, encoder_config
 
-    return ModernBertModel(
+    module = ModernBertModel(
         encoder_config(model, parallel, dtype), model.vocab_size, model.max_sequence_length, layer_spec="local"
     )
+    return module.to(runtime.device())
 
 
 def load_whole(folder: Path) -> tuple[torch.nn.Module, checkpoint.CheckpointMeta]:

@@ -73,7 +73,10 @@ def compare(megatron: torch.nn.Module, hf: torch.nn.Module, batches: list[dict[s
     A disagreement in the top-1 counts unless the two best logits are closer than the difference itself (a tie).
     """
     worst, largest, agreed, tokens, sequences, longest = 0.0, 0.0, 0, 0, 0, 0
+    device = next(megatron.parameters()).device
+    hf = hf.to(device)
     for batch in batches:
+        batch = {name: value.to(device) for name, value in batch.items()}
         keep = batch["attention_mask"].bool()
         ours = megatron(batch["input_ids"], attention_mask=batch["attention_mask"])[..., :vocab][keep]
         theirs = hf(**batch).logits[keep]

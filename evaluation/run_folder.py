@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from mecellem.errors import UserError
+from megatron_recipes.run_folder import read_metrics
 
 STEP = re.compile(r"step_(\d+)")
 
@@ -19,36 +18,12 @@ def check_run(run: Path) -> None:
         raise UserError(f"{run} is not a run: it has no run.yaml; give the --out folder of `mecellem train`")
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` in order; a half-written last line, left by a kill, is dropped.
-
-    Raises `UserError` when the file is missing or another line is broken; the sentence names the line.
-    """
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: the run has not started; start it with `mecellem train`")
-    lines = path.read_bytes().split(b"\n")
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = orjson.loads(line)
-            assert_step(row)
-        except (orjson.JSONDecodeError, ValueError) as error:
-            if number == len(lines):  # no newline after it: it was never finished
-                break
-            raise UserError(
-                f"{path}, line {number} is broken ({error}): remove that line, or resume the run from its last checkpoint"
-            ) from None
-        rows.append(row)
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl` in order. Raises `UserError` when the run has none yet, or one is broken."""
+    rows = read_metrics(run)
+    if not rows:
+        raise UserError(f"{run / 'metrics.jsonl'} has no finished line: the run has not started; start it with `mecellem train`")
     return rows
-
-
-def assert_step(row: object) -> None:
-    """Raises `ValueError` unless `row` is an object with an integer `step`."""
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-        raise ValueError("an object with an integer step is needed")
 
 
 def training_lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -59,8 +59,7 @@ def run_step(line: Sequence[str], started: float) -> None:
 
 def unfinished(run: Path) -> str | None:
     """What is left of the training, or None when all of it is done."""
-    from megatron_recipes.engine.metrics import read_metrics
-    from megatron_recipes.run_folder import read_run
+    from megatron_recipes.run_folder import read_metrics, read_run
 
     steps = read_run(run)["steps"]
     done = max((line["step"] for line in read_metrics(run)), default=0)

@@ -205,7 +205,7 @@ class RunConfig:
     schedule: ScheduleConfig
     parallel: ParallelConfig = ParallelConfig()
     precision: Precision = "bf16"  # paper 1 trains in BF16 mixed precision
-    layer_spec: LayerSpec = "auto"  # transformer_engine on CUDA where it is installed, else local
+    layer_spec: LayerSpec = "auto"  # transformer_engine on CUDA where it is installed and not for fp32, else local
     seed: int = 1234  # weights, document order, masks (Megatron-LM's default)
     validation_interval: int = 100  # steps between validation passes
     checkpoint_interval: int = 100  # steps between checkpoints; the last step always has one

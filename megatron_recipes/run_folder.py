@@ -16,8 +16,11 @@ from megatron_recipes.config import RunConfig, flatten, origins
 FILE = "run.yaml"
 
 # Values that change how a run is computed, not what it computes.
-MAY_CHANGE = ("parallel.", "layer_spec", "schedule.micro_batch_size", "log_interval", "checkpoint_interval",
-              "validation_interval", "data.train", "data.validation", "data.tokenizer")  # fmt: skip
+MAY_CHANGE = {
+    *("parallel.tensor", "parallel.pipeline", "parallel.sequence", "layer_spec", "schedule.micro_batch_size"),
+    *("log_interval", "checkpoint_interval", "validation_interval"),
+    *("data.train", "data.validation", "data.tokenizer"),  # paths; what they hold is compared by hash
+}
 
 
 def _plain(value: Any) -> Any:
@@ -71,16 +74,20 @@ def record(run: Path, config: RunConfig, recipe: RunConfig, world_size: int, tok
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """The contents of `run.yaml`. Raises `UserError` when there is none."""
+    """The contents of `run.yaml`. Raises `UserError` when there is none, or one that `record` did not write."""
     import yaml
 
     path = Path(run) / FILE
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{run} is not a run: it has no {FILE}; give the --out folder of `mecellem train`") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from None
+    missing = {"config", "origins", "tokenizer_sha256", "steps"} - set(content if isinstance(content, dict) else ())
+    if missing:
+        raise UserError(f"{path} has no {', '.join(sorted(missing))}: it was changed by hand; choose another --out")
+    return content
 
 
 def check_same(run: Path, config: RunConfig, tokenizer_sha256: str) -> None:
@@ -94,7 +101,7 @@ def check_same(run: Path, config: RunConfig, tokenizer_sha256: str) -> None:
             "choose another --out"
         )
     for name, value in flatten(config).items():
-        if name.startswith(MAY_CHANGE):
+        if name in MAY_CHANGE:
             continue
         node: Any = before["config"]
         for part in name.split("."):

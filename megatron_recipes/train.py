@@ -30,8 +30,8 @@ class TrainFlags:
     """Ranks to start on this machine (default: one model replica); torchrun's or srun's are used where they exist."""
     dry_run: bool = False
     """Show the plan - parameters, steps, memory, hours, checkpoint size - and train nothing."""
-    gpus: int = 8
-    """For --dry-run: GPUs that would train."""
+    gpus: int | None = None
+    """For --dry-run: GPUs that would train (default: 8, or as many as the recipe's batch can feed)."""
     mfu: float = 0.30
     """For --dry-run: share of the GPUs' peak that training reaches (Ettin reached 0.25 to 0.34 on H100s)."""
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     if flags.dry_run:
         from megatron_recipes.plan import plan, print_plan
 
-        print_plan(plan(config, gpus=flags.gpus, mfu=flags.mfu))
+        print_plan(plan(config, gpus=flags.gpus or default_gpus(config), mfu=flags.mfu))
         return 0
     if flags.out is None:
         raise UserError("--out is missing: name the folder of the run, for example --out runs/mursit")
@@ -77,6 +77,19 @@ def main(argv: Sequence[str]) -> int:
         if code == 0:
             summarise(flags.out, config, out.print)
     return code
+
+
+def default_gpus(config: RunConfig, most: int = 8) -> int:
+    """The largest number of GPUs up to `most` that the recipe's layout and batch divide over; `most` if there is none."""
+
+    def fits(gpus: int) -> bool:
+        try:
+            config.check(gpus)
+        except UserError:
+            return False
+        return True
+
+    return next((gpus for gpus in range(most, 0, -1) if fits(gpus)), most)
 
 
 def check_inputs(config: RunConfig, verify: bool) -> str:
@@ -114,7 +127,7 @@ def run_rank(config: RunConfig, recipe: RunConfig, run: Path, place: Rank) -> in
 
 def summarise(run: Path, config: RunConfig, say: Callable[[str], None]) -> None:
     """The last lines of a run: how far it came, what it reached, where its checkpoints are."""
-    from megatron_recipes.engine.metrics import read_metrics
+    from megatron_recipes.run_folder import read_metrics
 
     lines = read_metrics(run)
     done = max((line["step"] for line in lines), default=0)

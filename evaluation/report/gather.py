@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from evaluation.results import CheckpointScores, EvaluationResults, Selection, read_record
-from evaluation.run_folder import check_run, read_metrics, training_lines, validation_lines
+from evaluation.run_folder import check_run, metrics_of, training_lines, validation_lines
 from mecellem.errors import UserError
 
 Rows = list[dict[str, Any]]
@@ -92,7 +92,7 @@ def gather(run: Path, evaluation: Path, corpus: Path | None) -> ReportData:
     that is no run, broken metrics, or evaluation files of another version.
     """
     check_run(run)
-    settings, rows = read_settings(run), read_metrics(run)
+    settings, rows = read_settings(run), metrics_of(run)
     if not training_lines(rows):
         raise UserError(f"{run / 'metrics.jsonl'} has no training step yet: wait for the first, or resume the run")
     selection, results = None, {}

@@ -2,12 +2,14 @@
 
 `checkpoints/step_NNNNNNN/` holds the model, the optimizer (fully reshardable), RNG states and `mecellem.json`, a small
 text file with the step (which is the data cursor), the configuration and versions. A folder of that name is whole by
-construction; `latest` names the newest and is updated last.
+construction; `latest` names the newest and is updated last. megatron-core 0.16.1 and 0.19.2 read each other's, in any
+layout.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import platform
@@ -26,9 +28,13 @@ from megatron_recipes.config import ModelConfig
 
 FORMAT = "mecellem.checkpoint/1"
 META = "mecellem.json"
+COMMON = "common.pt"  # Megatron-Core's name for what is no tensor
 LATEST = "latest"
 TOKENIZER = "tokenizer"  # sub-folder: a checkpoint can be exported when the data is long gone
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+# torch.save's own words for a write that the file system cut short; the OSError behind them stays in the writer's process
+SHORT_WRITE = re.compile(r"inline_container\.cc.*(unexpected pos \d+ vs \d+|failed writing file)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -222,6 +228,8 @@ def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, 
         dist_checkpointing.save(state, str(temporary))
         dist.barrier()
         if rank == 0:
+            if not (temporary / COMMON).exists():  # megatron-core 0.19 keeps these values elsewhere; 0.16 looks only here
+                torch.save(dist_checkpointing.load_common_state_dict(str(temporary)), temporary / COMMON)
             copy_tokenizer(tokenizer, temporary / TOKENIZER)
             (temporary / META).write_text(meta.to_json(file_sizes(temporary)), encoding="utf-8")
             commit_folder(temporary, folder, replace=folder.exists())
@@ -249,6 +257,8 @@ def disk_full_cause(error: BaseException | None) -> OSError | None:
         for number in DISK_FULL:  # errors that crossed a process boundary keep only their text
             if os.strerror(number) in str(current) or f"Errno {number}]" in str(current):
                 return OSError(number, os.strerror(number))
+        if SHORT_WRITE.search(str(current)):
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         pending += [current.__cause__, current.__context__]
         failures = getattr(current, "failures", None)  # torch's CheckpointException
         if isinstance(failures, dict):

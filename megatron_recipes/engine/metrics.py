@@ -5,23 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mecellem.console import progress_bar
 from mecellem.files import atomic_write, disk_full_is_user_error
+from megatron_recipes.run_folder import read_metrics
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Lines of `RUN/metrics.jsonl`; a last line cut short by a kill is left out."""
-    path = run / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    complete = lines[:-1]  # what follows the last newline was never finished
-    return [json.loads(line) for line in complete if line]
 
 
 class Metrics:

@@ -6,8 +6,6 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
-from packaging.version import Version
-
 from megatron_recipes.config import RunConfig, require
 
 
@@ -45,6 +43,8 @@ def refuse_environment() -> None:
         importlib.util.find_spec("megatron") is not None,
         "megatron-core is missing: install the project with its extra, `pip install -e .[cpu]` or `.[gpu]`",
     )
+    from packaging.version import Version  # a requirement of megatron-core
+
     # megatron-core 0.18 and newer import triton for every model; torch's CPU builds come without it
     old = Version(importlib.metadata.version("megatron-core")) < Version("0.18")
     require(

@@ -161,6 +161,11 @@ class _TorchFacade(types.ModuleType):
         return getattr(torch, name)
 
 
+def _disable_compilation(jit: types.ModuleType) -> None:
+    """Called when `megatron.core.jit` is loaded, before any other module takes `jit_fuser` from it."""
+    jit.__dict__["disable_jit_fuser"]()
+
+
 class _FacadeLoader(importlib.abc.Loader):
     """Runs a module's own loader, then gives its namespace the facade."""
 
@@ -175,7 +180,7 @@ class _FacadeLoader(importlib.abc.Loader):
         if module.__dict__.get("torch") is torch:
             module.__dict__["torch"] = self.facade
         if module.__name__ == "megatron.core.jit":
-            module.__dict__["disable_jit_fuser"]()  # before any other module takes jit_fuser from it
+            _disable_compilation(module)
 
     def __getattr__(self, name: str) -> Any:  # get_filename, get_source, ... for inspect and tracebacks
         return getattr(self.loader, name)

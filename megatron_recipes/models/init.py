@@ -38,7 +38,8 @@ def shard(full: torch.Tensor, dim: int, stride: int, rank: int, size: int) -> to
 def initial_weight(name: str, shape: torch.Size, seed: int, std: float, num_layers: int) -> torch.Tensor:
     """The full fp32 tensor of one parameter: ones for norms, zeros for biases, else a truncated normal.
 
-    Projections back into the residual stream and the head get std / sqrt(2 x layers), as ModernBERT's do.
+    Projections back into the residual stream and the head get std / sqrt(2 x layers), as ModernBERT's do. (Not
+    `torch.nn.init.trunc_normal_`: it draws other numbers since torch 2.13.)
     """
     if "norm" in name.rsplit(".", 2)[-2]:
         return torch.ones(shape)
@@ -47,8 +48,9 @@ def initial_weight(name: str, shape: torch.Size, seed: int, std: float, num_laye
     if re.search(r"linear_proj|linear_fc2|lm_head\.dense", name):
         std = std / math.sqrt(2.0 * num_layers)
     generator = torch.Generator().manual_seed(name_seed(seed, name))
-    bound = TRUNCATION * std
-    return torch.nn.init.trunc_normal_(torch.empty(shape), std=std, a=-bound, b=bound, generator=generator)
+    inside = math.erf(TRUNCATION / math.sqrt(2.0))  # the probability that a normal variable is not cut off
+    uniform = torch.empty(shape).uniform_(-inside, inside, generator=generator)
+    return uniform.erfinv_().mul_(std * math.sqrt(2.0)).clamp_(-TRUNCATION * std, TRUNCATION * std)
 
 
 @torch.no_grad()

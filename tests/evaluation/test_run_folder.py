@@ -6,7 +6,7 @@ from evaluation.run_folder import (
     check_run,
     checkpoint_fingerprint,
     list_checkpoints,
-    read_metrics,
+    metrics_of,
     training_lines,
     validation_lines,
 )
@@ -14,7 +14,7 @@ from mecellem.errors import UserError
 
 
 def test_reads_both_kinds_of_lines(run):
-    rows = read_metrics(run)
+    rows = metrics_of(run)
     assert len(training_lines(rows)) == 40 and len(validation_lines(rows)) == 4
     assert all(isinstance(row["step"], int) for row in rows)
 
@@ -23,7 +23,7 @@ def test_reads_both_kinds_of_lines(run):
 def test_a_half_written_last_line_is_tolerated(run, tail):
     with open(run / "metrics.jsonl", "a") as handle:
         handle.write(tail)
-    assert training_lines(read_metrics(run))[-1]["step"] == 40
+    assert training_lines(metrics_of(run))[-1]["step"] == 40
 
 
 @pytest.mark.parametrize("broken", ['{"step": 7, "loss', "[1]", '{"loss": 1}', '{"step": "7"}', "\x00\x00"])
@@ -33,7 +33,7 @@ def test_a_broken_middle_line_is_named(run, broken):
     lines[6] = broken
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 7 is broken.*remove that line"):
-        read_metrics(run)
+        metrics_of(run)
 
 
 def test_not_a_run(tmp_path, run):
@@ -41,7 +41,7 @@ def test_not_a_run(tmp_path, run):
         check_run(tmp_path / "none")
     (run / "metrics.jsonl").unlink()
     with pytest.raises(UserError, match="has not started"):
-        read_metrics(run)
+        metrics_of(run)
 
 
 def test_checkpoints_in_order_of_steps(run):

@@ -118,7 +118,7 @@ def test_text_is_escaped(run):
     [
         ("run.yaml", "a: [", "not valid YAML"),
         ("run.yaml", "", "holds no settings"),
-        ("metrics.jsonl", "", "no training step yet"),
+        ("metrics.jsonl", "", "the run has not started"),
         ("metrics.jsonl", '{"step": 1, "lo\n{"step": 2}\n', "line 1 is broken"),
         ("evaluation/selection.json", "{}", "selection.json: checkpoints: Field required"),
         ("evaluation/selection.json", "{", "selection.json"),

@@ -75,7 +75,7 @@ def test_a_killed_rank_is_named(capfd, monkeypatch: pytest.MonkeyPatch):
 
 def launcher(tmp_path: Path, body: str) -> subprocess.Popen:
     """Two ranks under a launcher of their own; each writes its pid to `tmp_path` when it is ready for `body`."""
-    ready = f"open(f'{tmp_path}/{{rank}}.tmp', 'w').write(str(os.getpid())); os.rename(f'{tmp_path}/{{rank}}.tmp', f'{tmp_path}/{{rank}}')"
+    ready = f"path = f'{tmp_path}/{{rank}}'; open(path + '.tmp', 'w').write(str(os.getpid())); os.rename(path + '.tmp', path)"
     code = (
         "import sys; from megatron_recipes.engine.launch import start_ranks; "
         f"sys.exit(start_ranks({python(body.replace('READY', ready))!r}, 2))"

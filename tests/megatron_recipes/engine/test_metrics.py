@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_recipes.engine.metrics import Metrics, read_metrics
+from megatron_recipes.engine.metrics import Metrics
+from megatron_recipes.run_folder import read_metrics
 
 VALUES = {"loss": 2.5, "lr": 1e-3, "grad_norm": 0.7, "masked_tokens": 300.0, "seconds": 0.1, "tokens_per_second": 1e4}
 VALIDATION = {"validation_loss": 2.4, "validation_accuracy": 0.31, "validation_tokens": 90.0}

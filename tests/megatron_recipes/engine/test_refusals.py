@@ -58,7 +58,7 @@ def refused(runner: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         ({"schedule.decay-tokens": 6000}, "exceed --schedule.train-tokens 6,144"),
         ({"schedule.global-batch-size": 18}, "--schedule.global-batch-size 18 does not divide by"),
         ({"nproc": 3}, "x 3 data-parallel ranks"),
-        ({"model.vocab-size": 999}, "1,000 entries, the model 999: set --model.vocab-size 1000"),
+        ({"model.vocab-size": 999}, "1,100 entries, the model 999: set --model.vocab-size 1100"),
         ({"data.train": "nowhere/train"}, "nowhere/train.manifest.json is missing"),
         ({"data.tokenizer": "nowhere"}, "nowhere is not a Hugging Face tokenizer folder"),
     ],
