@@ -1,4 +1,4 @@
-"""Packages and extras. Install torch first (`pip install torch==2.13.0` for the CPU build), then `pip install -e .[demo,dev]`."""
+"""Packages and extras. Install torch first (`pip install torch==2.13.0`), then `pip install -e .[demo,dev]`."""
 
 from setuptools import find_packages, setup
 

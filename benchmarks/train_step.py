@@ -21,12 +21,13 @@ from common import ROOT, Contender, header, measure, sample
 from conversion.hf_config import to_hf_config, tokenizer_ids
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
-from megatron_recipes.config import RunConfig
+from megatron_recipes.config import Precision, RunConfig
 from megatron_recipes.data.batches import MlmDataset, training_batches
 from megatron_recipes.data.corpus import SpecialTokens, TokenCorpus
 from megatron_recipes.engine.parallel import single_process
 from megatron_recipes.recipes import find_recipe
 
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 LENGTHS = (128, 512)
 ROWS_TOKENS = 4096  # tokens of a step at every length
 
@@ -103,7 +104,7 @@ def benchmark(
         "Thousand tokens per second of CPU time: median of the rounds.",
     ]
     lines += ["", "| precision | length | Megatron-Core | transformers | ratio |", "|---|---|---|---|---|"]
-    for precision, length in itertools.product(("fp32", "bf16"), LENGTHS):
+    for precision, length in itertools.product(PRECISIONS, LENGTHS):
         config = dataclasses.replace(
             recipe,
             precision=precision,

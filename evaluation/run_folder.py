@@ -22,7 +22,7 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` in order. Raises `UserError` when the run has none yet, or one is broken."""
     rows = read_metrics(run)
     if not rows:
-        raise UserError(f"{run / 'metrics.jsonl'} has no finished line: the run has not started; start it with `mecellem train`")
+        raise UserError(f"{run / 'metrics.jsonl'} has no finished line: the run has not started; start `mecellem train`")
     return rows
 
 

@@ -9,11 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from mecellem.errors import UserError
 from mecellem.files import atomic_write
 from megatron_recipes.config import RunConfig, flatten, origins
 
 FILE = "run.yaml"
+METRICS = "metrics.jsonl"
 
 # Values that change how a run is computed, not what it computes.
 MAY_CHANGE = {
@@ -88,6 +91,31 @@ def read_run(run: Path) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path} has no {', '.join(sorted(missing))}: it was changed by hand; choose another --out")
     return content
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl` in order, none for a run that has not written any; a torn last line is left out.
+
+    Raises `UserError` that names the line when another one is not an object with an integer `step`.
+    """
+    path = Path(run) / METRICS
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):  # what no newline ends was never finished
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise UserError(
+                f"{path}, line {number} is broken (an object with an integer step is needed): remove that line, or resume "
+                "the run from its last checkpoint"
+            )
+        rows.append(row)
+    return rows
 
 
 def check_same(run: Path, config: RunConfig, tokenizer_sha256: str) -> None:

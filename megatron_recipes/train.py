@@ -59,7 +59,8 @@ def main(argv: Sequence[str]) -> int:
     if flags.out is None:
         raise UserError("--out is missing: name the folder of the run, for example --out runs/mursit")
     place = rank_from_environment()
-    ranks = place.world_size if place else flags.nproc or config.parallel.tensor * config.parallel.pipeline
+    asked = config.parallel.tensor * config.parallel.pipeline if flags.nproc is None else flags.nproc
+    ranks = place.world_size if place else asked
     if place and flags.nproc not in (None, ranks):
         raise UserError(f"--nproc {flags.nproc} but a launcher has started {ranks} ranks: leave --nproc out")
     if ranks < 1:

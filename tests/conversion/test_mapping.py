@@ -62,5 +62,5 @@ def test_a_missing_weight_is_noticed():
     model = shape()
     state = dict(hf_model(model).state_dict())
     del state["head.norm.weight"]
-    with pytest.raises(KeyError, match="head.norm.weight"):
+    with pytest.raises(KeyError, match=r"head\.norm\.weight"):
         to_megatron(state, model)

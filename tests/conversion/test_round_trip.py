@@ -1,6 +1,9 @@
 """Hugging Face -> Megatron on any layout -> Hugging Face gives back every bit, and what differs gets no folder."""
 
+import contextlib
+import io
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mecellem.cli import main
 from mecellem.errors import UserError
 from megatron_recipes.config import ModelConfig
 
@@ -16,9 +20,16 @@ SHAPE = ModelConfig(4, 64, 96, 4, 8192 + 40, 256, local_attention=16, global_att
 
 
 def command(*arguments: object, code: int = 0, limit_kb: int | None = None) -> str:
-    line = [sys.executable, "-m", "mecellem", *map(str, arguments)]
-    if limit_kb is not None:  # files larger than this cannot be written: a full disk, file by file
-        line = ["bash", "-c", f'ulimit -f {limit_kb}; exec "$@"', "bash", *line]
+    """The real command line in this process (an import still starts real ranks), or under a limit in a process of its own."""
+    if limit_kb is None:
+        printed, handler = io.StringIO(), signal.getsignal(signal.SIGTERM)
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            found = main([str(argument) for argument in arguments])
+        signal.signal(signal.SIGTERM, handler)
+        assert found == code, printed.getvalue()
+        return printed.getvalue()
+    # files larger than this cannot be written: a full disk, file by file
+    line = ["bash", "-c", f'ulimit -f {limit_kb}; exec "$@"', "bash", sys.executable, "-m", "mecellem", *map(str, arguments)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -27,8 +38,6 @@ def command(*arguments: object, code: int = 0, limit_kb: int | None = None) -> s
 def write_folder(folder: Path, tokenizer: Path, dtype: torch.dtype, **config: object) -> Path:
     """A ModernBERT with random weights, norms and biases and the sample's tokenizer, saved by transformers alone."""
     from transformers import AutoTokenizer, ModernBertConfig, ModernBertForMaskedLM
-
-    from conversion.export import check_tokenizer  # noqa: F401  (imports cleanly without megatron)
 
     torch.manual_seed(3)
     values = {

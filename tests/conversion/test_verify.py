@@ -18,7 +18,7 @@ class Fixed(torch.nn.Module):
 
     def __init__(self, table: torch.Tensor, padding: int = 0) -> None:
         super().__init__()
-        self.table = torch.cat([table, torch.full((len(table), padding), float("-inf"))], dim=1)
+        self.table = torch.nn.Parameter(torch.cat([table, torch.full((len(table), padding), float("-inf"))], dim=1))
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor | SimpleNamespace:
         logits = self.table[input_ids]

@@ -122,17 +122,16 @@ def full_disk(output: str, run: Path) -> None:
     assert str(run) in sentences[0]
 
 
+LIMIT = 200 << 10  # bytes: less than any of a checkpoint's large files
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", [{}, {"parallel.tensor": 2}], ids=["one process", "TP2"])
 def test_full_disk_leaves_older_checkpoints_and_nothing_else(layout, runner: Runner, reference: Path, tmp_path: Path):
     run = tmp_path / "run"
-    runner(run, code=2, prefix=["bash", "-c", 'ulimit -f 200; exec "$@"', "bash"], **layout)
-    assert checkpoint_names(run) == []  # not even the first one fitted
-    process = runner.start(run, **layout)
-    wait_for(lambda: (run / "checkpoints" / "latest").exists(), process)
-    for rank in range(2 if layout else 1):  # the disk fills up behind the first checkpoint
-        resource.prlimit(rank_pid(process.pid, rank), resource.RLIMIT_FSIZE, (200 << 10, 200 << 10))
-    full_disk(runner.finish(process, 2), run)
+    shutil.copytree(reference, run)
+    shutil.rmtree(run / "checkpoints" / "step_0000006")  # as if it had been stopped at step 3
+    full_disk(runner(run, code=2, prefix=["bash", "-c", f'ulimit -f {LIMIT >> 10}; exec "$@"', "bash"], **layout), run)
     assert checkpoint_names(run) == ["step_0000003"]
     runner(run, **layout)
     assert losses(run) == pytest.approx(losses(reference), rel=1e-5)
@@ -144,7 +143,7 @@ def test_full_disk_of_another_rank_than_0(runner: Runner, tmp_path: Path):
     run = tmp_path / "run"
     process = runner.start(run, **{"parallel.tensor": 2})
     wait_for(lambda: steps_done(run) >= 1, process)
-    resource.prlimit(rank_pid(process.pid, 1), resource.RLIMIT_FSIZE, (200 << 10, 200 << 10))
+    resource.prlimit(rank_pid(process.pid, 1), resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
     full_disk(runner.finish(process, 2), run)
     assert checkpoint_names(run) == []
 
@@ -174,7 +173,7 @@ def test_a_disk_that_is_really_full(runner: Runner, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 3])
 def test_kill_9_while_checkpoints_are_written(seed: int, runner: Runner, reference: Path, tmp_path: Path):
     run = tmp_path / "run"
     process = runner.start(run, **{"checkpoint-interval": 1, "parallel.tensor": 2})

@@ -12,6 +12,7 @@ from training_runs import ROOT, TIMEOUT, Runner, checkpoint_names, losses, rank_
 
 from mecellem.errors import UserError
 from megatron_recipes.engine import launch
+from megatron_recipes.engine.checkpoint import newest_whole
 from megatron_recipes.engine.launch import Rank, rank_from_environment, start_ranks
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
@@ -105,7 +106,7 @@ def test_ranks_die_with_their_launcher(tmp_path: Path):
             time.sleep(0.05)
 
 
-LONG = {"schedule.train-tokens": 2000 * 1024, "checkpoint-interval": 1000, "validation-interval": 1000}
+LONG = {"schedule.train-tokens": 2000 * 1024, "checkpoint-interval": 2000, "validation-interval": 1000}
 
 
 @pytest.mark.slow
@@ -120,13 +121,14 @@ LONG = {"schedule.train-tokens": 2000 * 1024, "checkpoint-interval": 1000, "vali
 )
 def test_a_stop_signal_saves_and_leaves_with_0(number, group, layout, runner: Runner, tmp_path: Path):
     run = tmp_path / "run"
-    process = runner.start(run, **LONG, **layout)
-    wait_for(lambda: steps_done(run) >= 2, process)
+    process = runner.start(run, **LONG | {"checkpoint-interval": 2}, **layout)
+    wait_for(lambda: (run / "checkpoints" / "latest").exists(), process)
     os.killpg(process.pid, number) if group else process.send_signal(number)
     output = runner.finish(process)
     done = max(losses(run))
     assert done < 2000 and f"stopped at step {done} of 2000" in output
-    assert checkpoint_names(run) == [f"step_{done:07d}"]
+    assert checkpoint_names(run)[-1] == f"step_{done:07d}"
+    assert newest_whole(run) == (run / "checkpoints" / f"step_{done:07d}", [])
     assert (run / "checkpoints" / "latest").read_text() == f"step_{done:07d}\n"
 
 

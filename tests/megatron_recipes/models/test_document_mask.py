@@ -81,7 +81,7 @@ def test_masks_are_built_once_per_window():
     ],
 )
 def test_the_stream_for_variable_length_kernels(arguments, boundaries, longest):
-    mask = stream_mask(2, 6, **arguments)
+    mask = stream_mask(2, 6, CPU, **arguments)
     assert mask.qkv_format == "thd" and mask.segments is None
     assert mask.cu_seqlens_q.tolist() == mask.cu_seqlens_kv.tolist() == boundaries
     assert mask.cu_seqlens_q.dtype == torch.int32

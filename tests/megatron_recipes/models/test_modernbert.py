@@ -173,3 +173,10 @@ def test_initial_weights_follow_modernbert():
     first = state["encoder.layers.1.self_attention.linear_qkv.weight"].clone()
     initialize_weights(ours, seed=2)
     assert not torch.equal(first, ours.state_dict()["encoder.layers.1.self_attention.linear_qkv.weight"])
+
+
+def test_fp8_settings_are_a_combination_that_megatron_core_takes():
+    from megatron_recipes.models.modernbert import encoder_config
+
+    config = encoder_config(SHAPES["thirds global"], ParallelConfig(), torch.bfloat16, fp8="hybrid")
+    assert (config.fp8, config.fp8_recipe, config.first_last_layers_bf16) == ("hybrid", "tensorwise", True)

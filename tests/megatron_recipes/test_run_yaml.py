@@ -11,7 +11,7 @@ from mecellem.errors import UserError
 from megatron_recipes import run_folder
 from megatron_recipes.config import RunConfig, flatten
 from megatron_recipes.recipes import find_recipe
-from megatron_recipes.run_folder import check_same, nested, read_run, record
+from megatron_recipes.run_folder import check_same, nested, read_metrics, read_run, record
 
 
 @pytest.fixture
@@ -122,3 +122,10 @@ def test_a_broken_file(text: str, config: RunConfig, tmp_path: Path):
 def test_nested():
     assert nested({"a.b": 1, "a.c": Path("x/y"), "d": None}) == {"a": {"b": 1, "c": "x/y"}, "d": None}
     assert yaml.safe_load(yaml.safe_dump(nested({"a.b": 1e-3}))) == {"a": {"b": 1e-3}}
+
+
+@pytest.mark.parametrize("broken", ["{", "[1]", '{"loss": 1}', '{"step": "7"}'])
+def test_a_broken_line_of_the_metrics_is_named(broken: str, tmp_path: Path):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{broken}\n{{"step": 3}}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is broken"):
+        read_metrics(tmp_path)

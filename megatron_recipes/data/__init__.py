@@ -1,0 +1,1 @@
+"""From `.bin/.idx` to training batches: reading, packing, masking."""
