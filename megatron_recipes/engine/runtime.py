@@ -1,6 +1,6 @@
 """The one module that knows whether there is CUDA: unmodified Megatron-Core on CUDA + NCCL, or on CPU + gloo.
 
-Call `install()` before the first import of `megatron.core`. With CUDA it changes nothing but the last two of `SHIMS`.
+Call `install()` before the first import of `megatron.core`. With CUDA it changes nothing but the last three of `SHIMS`.
 Without CUDA, Megatron-Core's own modules see a *facade* of torch in place of torch: the same module with `cuda` replaced
 by stand-ins that mean the CPU. The facade is put into the namespaces of `megatron.core.*` modules only, as they are
 imported; user code, transformers and torch itself see torch as it is. What the facade cannot reach, because it is a
@@ -38,6 +38,8 @@ SHIMS: dict[str, str] = {
     "adam": "without TE or Apex the distributed optimizer cannot load its own checkpoint (also needed with CUDA)",
     "save.queue": "each rank's first save starts a process for a queue; Slurm's SIGTERM to all processes ends it, and with "
     "it the save that the signal asked for; it outlives a killed rank (also needed with CUDA)",
+    "save.error": "megatron-core 0.19 keeps of a writer's error only the class, not what a full disk is known by (also needed "
+    "with CUDA)",
 }
 
 _installed = False
@@ -276,12 +278,28 @@ def _patch_save_queue() -> None:
     writer._results_queue = queue.Queue()
 
 
+def _patch_save_error() -> None:
+    """Let a writer without a queue for its results raise its error, whose text Megatron-Core then passes on."""
+    writer: Any = importlib.import_module("megatron.core.dist_checkpointing.strategies.filesystem_async")
+    write = writer.FileSystemWriterAsync.write_preloaded_data
+
+    @functools.wraps(write)
+    def write_or_raise(*args: Any, **kwargs: Any) -> Any:
+        result = write(*args, **kwargs)
+        if kwargs.get("results_queue") is None and isinstance(result[1], Exception):  # never so in 0.16
+            raise result[1]
+        return result
+
+    writer.FileSystemWriterAsync.write_preloaded_data = staticmethod(write_or_raise)
+
+
 def _quieten() -> None:
     """Megatron-Core warns on every rank about fallbacks that this module chooses on purpose."""
     logging.getLogger("megatron.core").setLevel(logging.ERROR)
     # megatron-core 0.19 imports it, and where nvcc is but no GPU it tells every rank so
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"megatron\.core\.")
+    warnings.filterwarnings("ignore", module=r"torch\.distributed\.checkpoint\.")  # on how Megatron-Core calls it
     warnings.filterwarnings("ignore", message=r".*(reduce_scatter_tensor|all_gather_into_tensor).*deprecated")
 
 
@@ -303,4 +321,5 @@ def install() -> None:
         _patch_type_names()
     _patch_adam()
     _patch_save_queue()
+    _patch_save_error()
     _installed = True

@@ -35,7 +35,7 @@ def child(code: str, *, fails: bool = False) -> str:
 def test_with_cuda_only_what_is_marked_is_patched():
     """`is_available` says yes, as on a GPU node; no GPU is touched by installing."""
     marked = {name for name, text in runtime.SHIMS.items() if "also needed with CUDA" in text}
-    assert marked == {"adam", "save.queue"}
+    assert marked == {"adam", "save.queue", "save.error"}
     child("""
         import sys
         import torch
@@ -175,7 +175,7 @@ STEP = """
     print("trained")
 """
 
-NO_CUDA = "Torch not compiled with CUDA enabled"
+NO_CUDA = "Torch not compiled with CUDA enabled|Found no NVIDIA driver"  # torch's CPU build, and its CUDA build
 WITHOUT = {  # how to leave a shim out, and what then happens
     "facade.cuda": (
         "import torch; runtime._CudaFacade.current_device = staticmethod(lambda: torch.cuda.current_device())",
@@ -191,8 +191,8 @@ WITHOUT = {  # how to leave a shim out, and what then happens
 
 
 def test_every_shim_is_tried():
-    """`save.queue` is about processes: engine/test_checkpoint.py and engine/test_launch.py show it."""
-    assert WITHOUT.keys() | {"save.queue"} == runtime.SHIMS.keys()
+    """`save.*` is about processes and full disks: engine/test_checkpoint.py and engine/test_launch.py show it."""
+    assert WITHOUT.keys() | {"save.queue", "save.error"} == runtime.SHIMS.keys()
 
 
 @pytest.mark.slow
