@@ -47,7 +47,7 @@ def import_folder(folder: Path, checkpoint: Path, tp: int = 1, pp: int = 1) -> N
     with atomic_folder(checkpoint) as temporary:
         written = temporary / "checkpoint"
         command = python_command("conversion.hf_import", [str(folder), str(written), "--tp", str(tp), "--pp", str(pp)])
-        code = start_ranks(command, tp * pp)
+        code = start_ranks(command, tp * pp, on_cpu=True)
         if code != 0:
             raise UserError(f"{checkpoint} was not written: a rank ended with code {code} (its message is above)")
         _verify(folder, written, checkpoint)

@@ -21,7 +21,7 @@ def console() -> Console:
 
 
 def progress_bar(transient: bool = False) -> Progress:
-    """A progress bar with count, elapsed time and time left; plain lines where there is no terminal."""
+    """A progress bar with count, elapsed time and time left; nothing where there is no terminal to redraw it on."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -31,6 +31,7 @@ def progress_bar(transient: bool = False) -> Progress:
         TimeRemainingColumn,
     )
 
+    out = console()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -38,8 +39,9 @@ def progress_bar(transient: bool = False) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=console(),
+        console=out,
         transient=transient,
+        disable=not out.is_terminal,
     )
 
 

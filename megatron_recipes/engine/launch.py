@@ -68,8 +68,10 @@ def threads_per_rank(ranks: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // ranks)
 
 
-def start_ranks(command: Sequence[str], ranks: int) -> int:
+def start_ranks(command: Sequence[str], ranks: int, on_cpu: bool = False) -> int:
     """Run `command` once per rank and wait; returns 0, or the exit code of the rank whose failure was the cause.
+
+    With `on_cpu` the ranks see no GPU: there may be more of them than the machine has GPUs.
 
     SIGTERM, SIGINT and SIGUSR1 are passed on, so that the ranks save and leave; when one rank fails the others are ended,
     and when this process is killed they end too.
@@ -84,7 +86,8 @@ def start_ranks(command: Sequence[str], ranks: int) -> int:
                     processes.append(
                         subprocess.Popen(
                             list(command),
-                            env=_rank_environment(rank, ranks, folder, lifeline),
+                            env=_rank_environment(rank, ranks, folder, lifeline)
+                            | ({"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}),
                             stderr=errors if rank else None,
                             pass_fds=(lifeline,),
                         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from megatron_recipes.run_folder import read_metrics
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+LOG_SECONDS = 30.0  # between two lines of a job's log, where there is no terminal for a progress bar
 
 
 class Metrics:
@@ -31,6 +35,7 @@ class Metrics:
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_step + 1)
         self.bar: Progress = progress_bar()
         self.task: TaskID = self.bar.add_task("train", total=total_steps, completed=resume_step)
+        self.total, self.logged = total_steps, time.monotonic()
         self.validation = ""
 
     def __enter__(self) -> Metrics:
@@ -59,6 +64,9 @@ class Metrics:
             f"{values['tokens_per_second']:,.0f} tok/s{self.validation}"
         )
         self.bar.update(self.task, completed=step, description=text)
+        if self.bar.disable and (step == self.total or time.monotonic() - self.logged >= LOG_SECONDS):
+            print(f"step {step}/{self.total}  {text}", flush=True)
+            self.logged = time.monotonic()
 
     def validate(self, step: int, values: dict[str, float]) -> None:
         """One validation pass: `validation_loss`, `validation_accuracy`, `validation_tokens`."""

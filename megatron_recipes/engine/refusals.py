@@ -24,8 +24,8 @@ def foreign_apex() -> str | None:
 
 
 def has_transformer_engine() -> bool:
-    """Whether Transformer Engine is installed (it is not imported)."""
-    return importlib.util.find_spec("transformer_engine") is not None
+    """Whether Transformer Engine and its torch part, a package of its own, are installed (neither is imported)."""
+    return all(importlib.util.find_spec(name) is not None for name in ("transformer_engine", "transformer_engine_torch"))
 
 
 def refuse_environment() -> None:
