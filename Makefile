@@ -20,11 +20,11 @@ lint: install
 
 install: $(VENV)/.installed
 
-# torch first: a plain requirement of another package would pull a build with gigabytes of CUDA libraries
+# torch first and by itself, so that TORCH can name another build or, with pip's own options, another index
 $(VENV)/.installed: setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[demo,dev]"
 	touch $@
 

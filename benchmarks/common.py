@@ -12,6 +12,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from evaluation.machine import cpu_name
+
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "benchmarks"
 
@@ -48,15 +50,9 @@ def measure(runners: dict[str, Contender], rounds: int, seconds: float) -> dict[
     return rates
 
 
-def processor() -> str:
-    """The CPU's name and the number of cores."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} cores"
-
-
 def header(command: str) -> str:
     """Command, date, machine and versions, for the top of a result."""
     names = ("numpy", "torch", "megatron-core", "transformers")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
-    return f"`{command}`, {datetime.date.today().isoformat()}, {processor()}, Python {platform.python_version()}, {versions}"
+    machine = f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+    return f"`{command}`, {datetime.date.today().isoformat()}, {machine}, {versions}"

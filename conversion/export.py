@@ -11,8 +11,9 @@ import tyro
 
 from mecellem.console import step
 from mecellem.errors import UserError
-from mecellem.files import atomic_folder, disk_full_error, sha256_of
+from mecellem.files import atomic_folder, sha256_of
 from mecellem.flags import parse_and_call
+from mecellem.tokenizer_files import copy_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ def export_checkpoint(
     weights in the folder, by default as the checkpoint stores them. Raises `UserError`, and leaves no folder, when the
     checkpoint is damaged, the tokenizer is another one, the disk is full, or the result differs from the Megatron model.
     """
-    from megatron_recipes.engine.checkpoint import copy_tokenizer, disk_full_cause, read_meta
+    from megatron_recipes.engine.checkpoint import read_meta
     from megatron_recipes.engine.parallel import single_process
 
     checkpoint, folder = Path(checkpoint), Path(folder)
@@ -47,13 +48,7 @@ def export_checkpoint(
         from conversion.verify import require_passed, verify_folder
 
         module, meta = load_whole(checkpoint)
-        try:
-            target = _write_weights(module, meta, temporary, source, dtype)
-        except Exception as error:  # safetensors tells of a full disk in words only
-            full = disk_full_cause(error)
-            if full is None:
-                raise
-            raise disk_full_error(folder, full) from error
+        target = _write_weights(module, meta, temporary, source, dtype)
         copy_tokenizer(source, temporary)
         # a folder in a smaller type than the checkpoint's holds rounded weights: it is compared with the same rounding
         result = verify_folder(module.to(target), temporary, meta.step, meta.tokens)

@@ -82,7 +82,8 @@ def write_as_rank(folder: Path, checkpoint: Path, tp: int, pp: int) -> None:
         from transformers import ModernBertForMaskedLM
 
         from conversion.mapping import to_megatron
-        from conversion.megatron_model import DTYPES, build, fill_rank
+        from conversion.megatron_model import build, fill_rank
+        from megatron_recipes.models.modernbert import DTYPES
 
         torch.set_grad_enabled(False)
         hf = ModernBertForMaskedLM.from_pretrained(str(folder), dtype=DTYPES[precision])

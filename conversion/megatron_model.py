@@ -9,8 +9,7 @@ import torch
 
 from megatron_recipes.config import ModelConfig, ParallelConfig
 from megatron_recipes.engine import checkpoint, runtime
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8_hybrid": torch.bfloat16}
+from megatron_recipes.engine.refusals import refuse_stock_window
 
 
 def build(model: ModelConfig, parallel: ParallelConfig, dtype: torch.dtype) -> torch.nn.Module:
@@ -20,11 +19,14 @@ def build(model: ModelConfig, parallel: ParallelConfig, dtype: torch.dtype) -> t
     module = ModernBertModel(
         encoder_config(model, parallel, dtype), model.vocab_size, model.max_sequence_length, layer_spec="local"
     )
+    refuse_stock_window(module)
     return module.to(runtime.device())
 
 
 def load_whole(folder: Path) -> tuple[torch.nn.Module, checkpoint.CheckpointMeta]:
     """A checkpoint of any layout as one module in the dtype it was trained in. Inside `single_process`."""
+    from megatron_recipes.models.modernbert import DTYPES
+
     meta = checkpoint.read_meta(folder)
     module = build(meta.model, ParallelConfig(), DTYPES[meta.precision])
     checkpoint.load(folder, module, optimizer=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +14,21 @@ from pydantic import BaseModel, ValidationError
 from evaluation.results import write_record
 
 Model = TypeVar("Model", bound=BaseModel)
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def content_key(parts: Any) -> str:
     """Twenty hexadecimal digits that change with anything in `parts` (JSON values)."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:20]
+
+
+@cache
+def source_sha256(*rooms: str) -> str:
+    """SHA-256 over the Python sources of these packages: what other code computed is not taken for this code's."""
+    digest = hashlib.sha256()
+    for path in sorted(path for room in rooms for path in (ROOT / room).rglob("*.py")):
+        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 class Cache:

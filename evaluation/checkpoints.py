@@ -7,7 +7,8 @@ confidence raised for the number of comparisons (Bonferroni).
 
 A peak that is not above random weights with the same post-training tells nothing about what was learnt: early in a run
 retrieval only falls, because training first destroys the word overlap that random weights measure, and the rule would
-keep the least trained checkpoint. Retrieval then cannot choose, and the lowest fill-mask loss does.
+keep the least trained checkpoint. Retrieval then cannot choose, and the lowest fill-mask loss does; so it does on a
+corpus that allows no retrieval task.
 """
 
 from __future__ import annotations
@@ -17,34 +18,37 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.measure import EvaluationSettings, evaluate_folder, load_embedding, score_system
+from evaluation.cache import content_key, source_sha256
+from evaluation.measure import evaluate_folder, load_embedding, score_system
 from evaluation.results import CheckpointScores, Comparison, EvaluationResults, Selection, SystemScores, write_record
 from evaluation.retrieval.dense import rank_dense
 from evaluation.retrieval.metrics import mean_interval
 from evaluation.retrieval.tasks import build_tasks
-from evaluation.run_folder import check_run, checkpoint_fingerprint, list_checkpoints
+from evaluation.run_folder import checkpoint_fingerprint, list_checkpoints
+from evaluation.settings import EvaluationSettings
 from mecellem.console import console
 from mecellem.errors import UserError
 from mecellem.files import atomic_write, sha256_of
-from post_training.documents import read_split, split_path
+from megatron_recipes.run_folder import read_run
 from post_training.model_folder import pick_device
+from preprocessing.corpus.read_split import read_split, split_path
 
 SYSTEM = "model_post_trained"
 CONFIDENCE = 0.95
 RANDOM = "random_post_trained"
 RULE = (
     "the highest mean nDCG@10 over tasks after post-training, if that is above random weights with the same post-training, "
-    "else the lowest fill-mask loss; where checkpoints cannot be told apart the highest mean still decides, and of equal "
-    "means the earlier step"
+    "else the lowest fill-mask loss (over all tokens asked for); where checkpoints cannot be told apart the highest mean "
+    "still decides, and of equal means the earlier step"
 )
 
 Exporter = Callable[[Path, Path], Any]
 
 
 def export_once(checkpoint: Path, folder: Path, export: Exporter) -> None:
-    """Export `checkpoint` to `folder` unless that was done from this very checkpoint before."""
+    """Export `checkpoint` to `folder` unless this code did so from this very checkpoint before."""
     stamp = folder.with_name(f"{folder.name}.key")
-    fingerprint = checkpoint_fingerprint(checkpoint)
+    fingerprint = content_key([checkpoint_fingerprint(checkpoint), source_sha256("conversion", "megatron_recipes")])
     if folder.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -108,10 +112,10 @@ def checkpoint_scores(
         folder=str(path.parent / "hf"),
         results=str(path.relative_to(out)),
         sha256=results.model.sha256,
-        fill_mask_top1=results.fill_mask.all.top1,
+        fill_mask_top1_mask_only=results.fill_mask.all.top1_mask_only,
         fill_mask_nll=results.fill_mask.all.nll,
-        mean_pooled=results.systems["model_mean_pooled"].mean_ndcg_10,
-        post_trained=results.systems[SYSTEM].mean_ndcg_10,
+        mean_pooled=results.systems["model_mean_pooled"].mean_ndcg_10 if results.systems else None,
+        post_trained=results.systems[SYSTEM].mean_ndcg_10 if results.systems else None,
     )
 
 
@@ -119,16 +123,19 @@ def select(
     rows: Sequence[CheckpointScores], results: Sequence[EvaluationResults], rescored: Callable[[Path], float]
 ) -> Selection:
     """The selection from every checkpoint's results; `rescored` gives the winner's score after loading it again."""
-    peak = max(range(len(rows)), key=lambda number: (rows[number].post_trained, -rows[number].step))
+    if not results[0].systems:
+        return select_by_fill_mask(rows)
+    scores = [result.systems[SYSTEM].mean_ndcg_10 for result in results]
+    peak = max(range(len(rows)), key=lambda number: (scores[number], -rows[number].step))
     others = [number for number in range(len(rows)) if number != peak]
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(others))
     top = results[peak].systems[SYSTEM]
     comparisons = [compare(top, results[number].systems[SYSTEM], rows[number].step, confidence) for number in others]
     over_random = compare(top, results[peak].systems[RANDOM], 0, CONFIDENCE)
     by_retrieval = over_random.real and over_random.difference > 0
-    best = peak if by_retrieval else min(range(len(rows)), key=lambda number: rows[number].fill_mask_nll)
+    best = peak if by_retrieval else rows.index(lowest_fill_mask_loss(rows))
     embedding = Path(results[best].post_training["model"].folder)
-    score, again = rows[best].post_trained, rescored(embedding)
+    score, again = scores[best], rescored(embedding)
     if abs(score - again) > 1e-3:
         raise UserError(
             f"{embedding} scores {again:.4f} after loading it again, {score:.4f} before: the folder was changed; remove "
@@ -143,7 +150,7 @@ def select(
         best_checkpoint=rows[best].checkpoint,
         best_folder=rows[best].folder,
         best_embedding=str(embedding),
-        best_sha256=sha256_of(Path(rows[best].folder) / "model.safetensors"),
+        best_sha256=weights_sha256(rows[best]),
         score=score,
         rescored=again,
         distinguishable=all(item.real for item in comparisons),
@@ -151,6 +158,39 @@ def select(
         confidence=confidence,
         rule=RULE,
         sentence=selection_sentence(rows[best].step, rows[peak].step, over_random, comparisons),
+    )
+
+
+def lowest_fill_mask_loss(rows: Sequence[CheckpointScores]) -> CheckpointScores:
+    """The checkpoint with the lowest fill-mask loss; of equals the earlier one."""
+    return min(rows, key=lambda row: (row.fill_mask_nll, row.step))
+
+
+def weights_sha256(row: CheckpointScores) -> str:
+    """SHA-256 of a checkpoint's exported weights."""
+    return sha256_of(Path(row.folder) / "model.safetensors")
+
+
+def select_by_fill_mask(rows: Sequence[CheckpointScores]) -> Selection:
+    """The selection on a corpus without retrieval tasks."""
+    best = lowest_fill_mask_loss(rows)
+    return Selection(
+        checkpoints=list(rows),
+        peak_step=None,
+        over_random=None,
+        chosen_by="fill-mask",
+        best_step=best.step,
+        best_checkpoint=best.checkpoint,
+        best_folder=best.folder,
+        best_embedding=None,
+        best_sha256=weights_sha256(best),
+        score=None,
+        rescored=None,
+        distinguishable=False,
+        comparisons=[],
+        confidence=CONFIDENCE,
+        rule=RULE,
+        sentence=f"The test split allows no retrieval task, so step {best.step} was kept for its lowest fill-mask loss.",
     )
 
 
@@ -177,14 +217,11 @@ def evaluate_run(
     `cache` is `out/cache`, `export(checkpoint, folder)` is `conversion.export.export_checkpoint`, unless given. Raises
     `UserError` for a run without checkpoints, a missing corpus, or a winner that scores differently once loaded again.
     """
-    from megatron_recipes.run_folder import read_run
-
-    check_run(run)
+    tokens_per_step = read_run(run).get("tokens_per_step")
     checkpoints = list_checkpoints(run)
     split_path(corpus, "train"), split_path(corpus, "test")
     settings = settings or EvaluationSettings()
     export = export or default_exporter()
-    tokens_per_step = read_run(run).get("tokens_per_step")
     rows, results = [], []
     for number, (step, checkpoint) in enumerate(checkpoints.items(), start=1):
         console().print(f"checkpoint {number} of {len(checkpoints)}: {checkpoint.name}", markup=False)

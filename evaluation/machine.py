@@ -7,6 +7,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from mecellem.doctor import memory_gb
+
 PACKAGES = (
     "mecellem",
     "torch",
@@ -31,12 +33,11 @@ def cpu_name() -> str:
 
 
 def hardware_line(device: str) -> str:
-    """`AMD EPYC, 2 cores, 23 GiB memory`, with the GPU in front where `device` is one."""
+    """`AMD EPYC, 2 cores, 25 GB memory`, with the GPU in front where `device` is one."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    line = f"{cpu_name()}, {cores} cores, {memory:.0f} GiB memory"
+    line = f"{cpu_name()}, {cores} cores, {memory_gb():.0f} GB memory"
     return f"{torch.cuda.get_device_name(device)}; {line}" if device.startswith("cuda") else line
 
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.cache import Cache, content_key
-from evaluation.fill_mask import FillMaskSettings, fill_mask, unigram
+from evaluation.cache import Cache, content_key, source_sha256
+from evaluation.fill_mask import fill_mask, unigram
 from evaluation.machine import hardware_line, versions
 from evaluation.random_model import write_random_model
 from evaluation.results import (
@@ -28,11 +28,11 @@ from evaluation.results import (
 from evaluation.retrieval.bm25 import K1, B, Run, rank_bm25
 from evaluation.retrieval.dense import rank_dense
 from evaluation.retrieval.metrics import score_run
-from evaluation.retrieval.tasks import RetrievalTask, TaskSettings, build_tasks
+from evaluation.retrieval.tasks import RetrievalTask, build_tasks
 from evaluation.samples import samples
+from evaluation.settings import EvaluationSettings
 from mecellem.files import sha256_of
-from post_training.contrastive import TRAINING_RECORD, ContrastiveSettings, mean_pooled, train_contrastive
-from post_training.documents import read_split, split_path, split_sha256
+from post_training.contrastive import TRAINING_RECORD, mean_pooled, train_contrastive
 from post_training.model_folder import (
     check_model_folder,
     count_parameters,
@@ -43,6 +43,7 @@ from post_training.model_folder import (
     read_json,
 )
 from preprocessing.corpus.document import Document
+from preprocessing.corpus.read_split import read_split, split_path, split_sha256
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -55,21 +56,6 @@ SYSTEMS = {
     "random_post_trained": "random weights, post-trained",
     "model_post_trained": "model, post-trained",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationSettings:
-    """Everything that figures depend on besides the model and the corpus."""
-
-    masking: FillMaskSettings = field(default_factory=FillMaskSettings)
-    retrieval: TaskSettings = field(default_factory=TaskSettings)
-    post_training: ContrastiveSettings = field(default_factory=ContrastiveSettings)
-    max_seq_length: int = 128
-    """tokens of a query or document that become its vector; the rest is cut"""
-    sample_sentences: int = 12
-    """filled masks to show"""
-    random_seed: int = 0
-    """draws the weights of the random baseline"""
 
 
 @dataclass(slots=True)
@@ -91,8 +77,9 @@ class Evaluation:
         return self.train
 
     def key(self, **parts: Any) -> dict[str, Any]:
-        """A cache key: `parts`, the device and the library versions (either may move a last digit)."""
-        return {**parts, "device": self.device.split(":")[0], "versions": versions()}
+        """A cache key: `parts`, the device and the library versions (either may move a last digit), and our own code."""
+        code = source_sha256("evaluation", "post_training", "preprocessing")
+        return {**parts, "device": self.device.split(":")[0], "versions": versions(), "code": code}
 
 
 def open_evaluation(
@@ -204,7 +191,9 @@ def post_train(work: Evaluation, folder: Path, weights: str, target: Path | None
 def evaluate_retrieval(
     work: Evaluation, tasks: Sequence[RetrievalTask], embedding: Path | None
 ) -> tuple[dict[str, SystemScores], dict[str, PostTraining]]:
-    """All of `SYSTEMS` on all tasks. Parts that do not depend on the model's weights are shared by all checkpoints."""
+    """All of `SYSTEMS` on all tasks, nothing without tasks. What the model's weights do not change checkpoints share."""
+    if not tasks:
+        return {}, {}
     settings, identity = work.settings, work.identity
     hashes = [task.facts().sha256 for task in tasks]
     systems = {

@@ -5,14 +5,14 @@ Mean-pooled random weights are far from blind: they hash words into vectors, so 
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from mecellem.files import atomic_folder
-from post_training.model_folder import TOKENIZER_FILES, check_model_folder, quiet_transformers
+from mecellem.tokenizer_files import copy_tokenizer
+from post_training.model_folder import check_model_folder, quiet_transformers
 
 
-def write_random_model(folder: Path, target: Path, seed: int = 0, replace: bool = False) -> None:
+def write_random_model(folder: Path, target: Path, seed: int = 0) -> None:
     """Write to `target` a model with the config and tokenizer of `folder` and weights drawn from `seed`.
 
     The weights are those that transformers itself starts training from. Raises `UserError` for a bad model folder.
@@ -22,9 +22,7 @@ def write_random_model(folder: Path, target: Path, seed: int = 0, replace: bool 
 
     check_model_folder(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    with atomic_folder(target, replace=replace) as temporary, torch.random.fork_rng(devices=[]), quiet_transformers():
+    with atomic_folder(target) as temporary, torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         AutoModelForMaskedLM.from_config(config, dtype=torch.float32).save_pretrained(temporary)
-        for name in TOKENIZER_FILES:
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, temporary / name)
+        copy_tokenizer(folder, temporary)

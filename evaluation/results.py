@@ -126,7 +126,10 @@ class ModelFacts(Record):
 
 
 class EvaluationResults(Record):
-    """`results.json`: every figure about one model folder. Systems: see `evaluation.measure.SYSTEMS`."""
+    """`results.json`: every figure about one model folder.
+
+    `systems`: those of `evaluation.measure.SYSTEMS`; without `tasks` it and `post_training` are empty.
+    """
 
     format: str = FORMAT
     model: ModelFacts
@@ -145,7 +148,11 @@ class EvaluationResults(Record):
 
 
 class CheckpointScores(Record):
-    """One checkpoint of a run: position, files (`results` from selection.json's folder) and its figures in short."""
+    """One checkpoint of a run: position, files (`results` from selection.json's folder) and its figures in short.
+
+    `fill_mask_nll` is over all tokens asked for, `fill_mask_top1_mask_only` over those shown as [MASK]. `mean_pooled` and
+    `post_trained` are mean nDCG@10, None without retrieval tasks.
+    """
 
     step: int
     tokens: int | None
@@ -153,10 +160,10 @@ class CheckpointScores(Record):
     folder: str
     results: str
     sha256: str
-    fill_mask_top1: float
+    fill_mask_top1_mask_only: float | None
     fill_mask_nll: float
-    mean_pooled: float
-    post_trained: float
+    mean_pooled: float | None
+    post_trained: float | None
 
 
 class Comparison(Record):
@@ -173,21 +180,22 @@ class Selection(Record):
 
     `peak_step` has the highest mean nDCG@10 after post-training; `comparisons` sets it against the other checkpoints and
     `over_random` (step 0) against random weights with the same post-training. `chosen_by` is "retrieval", or "fill-mask"
-    where the peak is not above random weights; `best_*` is the checkpoint that was kept.
+    where the peak is not above random weights; `best_*` is the checkpoint that was kept. What belongs to retrieval is
+    None or empty where the test split allows no task; then `chosen_by` is "fill-mask".
     """
 
     format: str = FORMAT
     checkpoints: list[CheckpointScores]
-    peak_step: int
-    over_random: Comparison
+    peak_step: int | None
+    over_random: Comparison | None
     chosen_by: Literal["retrieval", "fill-mask"]
     best_step: int
     best_checkpoint: str
     best_folder: str
-    best_embedding: str
+    best_embedding: str | None
     best_sha256: str
-    score: float
-    rescored: float
+    score: float | None
+    rescored: float | None
     distinguishable: bool
     comparisons: list[Comparison]
     confidence: float

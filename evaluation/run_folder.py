@@ -12,12 +12,6 @@ from megatron_recipes.run_folder import read_metrics
 STEP = re.compile(r"step_(\d+)")
 
 
-def check_run(run: Path) -> None:
-    """Raises `UserError` unless `run` is a folder with `run.yaml`."""
-    if not (run / "run.yaml").is_file():
-        raise UserError(f"{run} is not a run: it has no run.yaml; give the --out folder of `mecellem train`")
-
-
 def metrics_of(run: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` in order. Raises `UserError` when the run has none yet, or one is broken."""
     rows = read_metrics(run)
@@ -38,6 +32,7 @@ def validation_lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def list_checkpoints(run: Path) -> dict[int, Path]:
     """Step -> folder of every finished checkpoint, in order of steps. Raises `UserError` when there is none."""
+    # Names only: megatron_recipes.engine.checkpoint, which also looks inside, brings torch; a report needs none.
     found = {}
     for path in sorted((run / "checkpoints").glob("step_*")):
         match = STEP.fullmatch(path.name)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evaluation.fill_mask import TOP, choose_documents, hash_order
+from evaluation.choice import choose_documents, hash_order
+from evaluation.fill_mask import TOP
 from evaluation.results import Guess, Sample
 from preprocessing.corpus.document import Document
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mecellem.console import console, human_time
-from mecellem.doctor import bf16_hardware, gpus
+from mecellem.doctor import bf16_hardware, gpus, torch_cuda
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.flags import parse_and_call
@@ -34,12 +34,19 @@ def preparation(out: Path, cache: Path, libreoffice: str) -> list[list[str]]:
     return [fetch, learn, *write]
 
 
-def training(out: Path, tensor: int, flags: Sequence[str]) -> list[str]:
-    """The pre-training command."""
+def training_gpus() -> int:
+    """GPUs that training would use: those that are there, if torch was built for them."""
+    return len(gpus()) if torch_cuda() else 0
+
+
+def training(out: Path, tensor: int | None, flags: Sequence[str]) -> list[str]:
+    """The pre-training command; tensor-parallel over two ranks, or over what GPUs there are."""
+    cards = training_gpus()
+    tensor = tensor or min(2, cards or 2)
     tokens = out / "tokens"
     line = ["train", "mursit_tiny", "--out", str(out / "run"), "--data.tokenizer", str(out / "tokenizer")]
     line += ["--data.train", str(tokens / "train"), "--data.validation", str(tokens / "validation")]
-    if not gpus() and bf16_hardware() is None:
+    if not cards and bf16_hardware() is None:
         line += ["--precision", "fp32"]  # a CPU that would have to emulate BF16
     return [*line, "--parallel.tensor", str(tensor), "--nproc", str(tensor), *flags]
 
@@ -79,7 +86,7 @@ def demo(
     out: Path = Path("runs/demo"),
     cache: Path = Path(".cache/packages"),
     libreoffice: str = "auto",
-    tensor: int = 2,
+    tensor: int | None = None,
     train_tokens: int | None = None,
 ) -> int:
     """Real Turkish text to an exported, evaluated ModernBERT and a report. A second call goes on where one was stopped.
@@ -88,7 +95,7 @@ def demo(
         out: everything is written below this folder; report.html, summary.json and export/ are what to look at.
         cache: folder of downloaded packages.
         libreoffice: auto, yes or no: use LibreOffice's Turkish help as well (needs apt-get).
-        tensor: tensor-parallel ranks of the training.
+        tensor: tensor-parallel ranks of the training: 2, or 1 on a machine with one GPU.
         train_tokens: length of the training, if not the recipe's.
     """
     started = time.monotonic()

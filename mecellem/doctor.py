@@ -174,25 +174,30 @@ def check_apex() -> Finding:
     return Finding("apex", "ok", "NVIDIA's Apex")
 
 
-def check_gpu_library(subject: str, module: str, distributions: Sequence[str], use: str) -> Finding:
+def check_gpu_library(subject: str, present: bool, distributions: Sequence[str], use: str) -> Finding:
     """A library that only a GPU needs: its absence matters where there is one."""
-    if importlib.util.find_spec(module) is not None:
+    if present:
         version = next((found for name in distributions if (found := installed(name))), "version unknown")
         return Finding(subject, "ok", version)
     if gpus():
-        return Finding(subject, "warn", "not installed", f"pip install -e '.[gpu]': {use}")
+        return Finding(subject, "warn", "not installed", f"pip install --no-build-isolation -e '.[gpu]': {use}")
     return Finding(subject, "ok", "not installed, only GPUs use it")
 
 
 def check_transformer_engine() -> Finding:
-    """Transformer Engine: fused layers and FP8."""
+    """Transformer Engine and its torch part: fused layers and FP8."""
+    from megatron_recipes.engine.refusals import has_transformer_engine
+
     names = ("transformer-engine", "transformer-engine-torch", "transformer_engine")
-    return check_gpu_library("Transformer Engine", "transformer_engine", names, "fused layers, packed attention, FP8")
+    use = "fused layers, packed attention, FP8 (it is compiled against the installed torch)"
+    return check_gpu_library("Transformer Engine", has_transformer_engine(), names, use)
 
 
 def check_flash_attention() -> Finding:
     """FlashAttention."""
-    return check_gpu_library("flash-attn", "flash_attn", ("flash-attn",), "attention over packed documents")
+    present = importlib.util.find_spec("flash_attn") is not None
+    use = "attention over packed documents (it is compiled against the installed torch)"
+    return check_gpu_library("flash-attn", present, ("flash-attn",), use)
 
 
 def check_disk() -> Finding:

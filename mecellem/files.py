@@ -18,6 +18,8 @@ from mecellem.errors import UserError
 
 # No space, quota exceeded, file size limit: the three ways in which a file system says "full".
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# torch.save's own words for a write that the file system cut short; the OSError behind them stays in the writer's process
+SHORT_WRITE = re.compile(r"inline_container\.cc.*(unexpected pos \d+ vs \d+|failed writing file)", re.DOTALL)
 
 
 def disk_full_error(path: Path | str, error: OSError) -> UserError:
@@ -28,15 +30,41 @@ def disk_full_error(path: Path | str, error: OSError) -> UserError:
     )
 
 
+def disk_full_cause(error: BaseException | None) -> OSError | None:
+    """The "disk is full" behind an error that torch, Megatron-Core or safetensors wrapped, if that is what it was."""
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, OSError) and current.errno in DISK_FULL:
+            return current
+        for number in DISK_FULL:  # errors that crossed a process boundary, or Rust's, keep only their text
+            if os.strerror(number) in str(current) or f"Errno {number}]" in str(current):
+                return OSError(number, os.strerror(number))
+        if SHORT_WRITE.search(str(current)):
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        pending += [current.__cause__, current.__context__]
+        failures = getattr(current, "failures", None)  # torch's CheckpointException
+        if isinstance(failures, dict):
+            pending += [value[0] if isinstance(value, tuple) else value for value in failures.values()]
+    return None
+
+
 @contextmanager
 def disk_full_is_user_error(path: Path | str) -> Iterator[None]:
-    """Turn the three "full" errnos into a `UserError` that names `path`; every other error passes through."""
+    """Turn a full disk, in whatever words a library tells of it, into a `UserError` that names `path`; else pass on."""
     try:
         yield
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise disk_full_error(path, error) from error
+    except UserError:
         raise
+    except Exception as error:
+        full = disk_full_cause(error)
+        if full is None:
+            raise
+        raise disk_full_error(path, full) from error
 
 
 def temporary_beside(path: Path) -> Path:

@@ -7,6 +7,7 @@ errors. Checks raise `UserError` with the flag to set. Sizes are in tokens, neve
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +17,19 @@ from mecellem.errors import UserError
 Precision = Literal["fp32", "bf16", "fp8_hybrid"]
 LayerSpec = Literal["auto", "local", "transformer_engine"]
 
+VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to this many entries per tensor-parallel rank
+
 
 def require(condition: bool, message: str) -> None:
     """Raise `UserError(message)` unless `condition`."""
     if not condition:
         raise UserError(message)
+
+
+def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
+    """Rows of the embedding, so that every tensor-parallel rank holds a multiple of 128 of them."""
+    multiple = VOCABULARY_MULTIPLE * tensor_parallel
+    return -(-vocab_size // multiple) * multiple
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +237,12 @@ class RunConfig:
         self.optimizer.check()
         self.parallel.check(self.model, self.data.sequence_length)
         self.schedule.check(self.parallel.data_parallel(world_size))
+        total = self.steps * self.tokens_per_step
+        require(
+            self.schedule.warmup_tokens < total,
+            f"--schedule.warmup-tokens {self.schedule.warmup_tokens:,} must be fewer than the {total:,} tokens of the run's "
+            f"{self.steps:,} steps: the learning rate would only rise",
+        )
         for name in ("validation_interval", "checkpoint_interval", "log_interval"):
             require(getattr(self, name) > 0, f"--{name.replace('_', '-')} must be positive")
 
@@ -257,12 +272,27 @@ def field_defaults(cls: type, prefix: str = "") -> dict[str, Any]:
     return defaults
 
 
-def origins(config: RunConfig, recipe: RunConfig, recipe_name: str) -> dict[str, str]:
-    """Where each value came from: `command line`, `recipe NAME` or `default`."""
-    given, base, defaults = flatten(config), flatten(recipe), field_defaults(RunConfig)
+def named_in(argv: Sequence[str], config: RunConfig) -> set[str]:
+    """Dotted names of the values that a command line sets: `--a.b-c 1`, `--a.b-c=1`, `--a.flag` and `--a.no-flag`."""
+    known, found = flatten(config), set[str]()
+    for word in argv:
+        if word.startswith("--"):
+            *parents, leaf = word.removeprefix("--").partition("=")[0].replace("-", "_").split(".")
+            names = (".".join([*parents, name]) for name in (leaf, leaf.removeprefix("no_")))
+            found.update(name for name in names if name in known)
+    return found
+
+
+def origins(config: RunConfig, recipe_name: str, command_line: Collection[str]) -> dict[str, str]:
+    """Where each value came from: `command line`, `recipe NAME` or `default`.
+
+    `command_line`: the dotted names that were given there (`named_in`), also with the value they have anyway. "default"
+    means equal to the dataclass's default: a recipe that spells such a value out is not told apart.
+    """
+    given, defaults = flatten(config), field_defaults(RunConfig)
     result = {}
     for name, value in given.items():
-        if value != base[name]:
+        if name in command_line:
             result[name] = "command line"
         elif name in defaults and defaults[name] == value:
             result[name] = "default"

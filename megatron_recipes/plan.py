@@ -1,6 +1,6 @@
 """`mecellem train RECIPE --dry-run`: what a run would take, from its configuration alone, without torch or a GPU.
 
-Parameters, steps and checkpoint size are exact; memory and time are estimates whose formulas stand beside the numbers.
+Parameters and steps are exact; memory, time and checkpoint size are estimates whose formulas stand beside the numbers.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from mecellem.console import console, human_time
 from mecellem.errors import UserError
 from mecellem.manifest import manifest_path, read_manifest
-from megatron_recipes.config import ModelConfig, RunConfig
+from megatron_recipes.config import ModelConfig, RunConfig, padded_vocab_size
 
 H100_PEAK_TFLOPS = 989.0  # dense BF16, NVIDIA H100 SXM data sheet
 GPU_MEMORY_GB = 64.0  # MareNostrum 5's H100, on which the Mecellem models were trained; the usual H100 has 80
 BYTES_PER_LOGIT = 10  # BF16 logits, FP32 softmax and its FP32 gradient
-VOCABULARY_MULTIPLE = 128  # Megatron-LM pads the vocabulary to this many entries per tensor-parallel rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +91,7 @@ def memory_per_gpu(config: RunConfig, data_parallel: int) -> Memory:
     model, parallel, schedule = config.model, config.parallel, config.schedule
     width = 4 if config.precision == "fp32" else 2
     h, f, tp, pp = model.hidden_size, model.ffn_hidden_size, parallel.tensor, parallel.pipeline
-    multiple = VOCABULARY_MULTIPLE * tp
-    vocabulary = -(-model.vocab_size // multiple) * multiple
+    vocabulary = padded_vocab_size(model.vocab_size, tp)
     counts = count_parameters(model)
     weights = (counts.layers / pp + vocabulary * h) / tp + counts.norms / pp + (h * h + h if pp == 1 else 0)
 
@@ -110,6 +108,16 @@ def memory_per_gpu(config: RunConfig, data_parallel: int) -> Memory:
         activations=tokens * model.num_layers / pp * in_flight * (outside + inside),
         logits=logits,
     )
+
+
+def checkpoint_bytes_per_weight(config: RunConfig) -> int:
+    """What a checkpoint holds of each weight: itself, AdamW's two moments and the FP32 master copy, whole on any layout.
+
+    Only FP32 training without the distributed optimizer has no master copy beside the weights. The tokenizer and the
+    format's own files come on top, some MB.
+    """
+    fp32 = config.precision == "fp32"
+    return (4 if fp32 else 2) + 8 + (4 if config.optimizer.distributed or not fp32 else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +173,16 @@ def plan(
     """
     if gpus < 1:
         raise UserError("--gpus must be at least 1")
+    if peak_tflops <= 0:
+        raise UserError(f"--peak-tflops {peak_tflops} must be positive")
+    if gpu_memory_gb <= 0:
+        raise UserError(f"--gpu-memory-gb {gpu_memory_gb} must be positive")
     if not 0 < mfu <= 1:
         raise UserError(f"--mfu {mfu} must be above 0 and at most 1: the share of the GPUs' peak that training reaches")
     config.check(gpus)
     parameters = count_parameters(config.model)
     data_parallel = config.parallel.data_parallel(gpus)
     flops = sum(training_flops_per_token(config)) * config.steps * config.tokens_per_step
-    width = 4 if config.precision == "fp32" else 2
     return Plan(
         config=config,
         gpus=gpus,
@@ -184,7 +195,7 @@ def plan(
         flops=flops,
         memory=memory_per_gpu(config, data_parallel),
         seconds=flops / (gpus * peak_tflops * 1e12 * mfu),
-        checkpoint_bytes=(width + 12) * parameters.total,
+        checkpoint_bytes=checkpoint_bytes_per_weight(config) * parameters.total,
     )
 
 
@@ -238,8 +249,8 @@ def plan_rows(p: Plan) -> list[tuple[str, str, str]]:
         ),
         (
             "checkpoint",
-            _gigabytes(p.checkpoint_bytes),
-            f"weights {4 if fp32 else 2} + FP32 master and two moments 12 bytes; {checkpoints} of them: "
+            f"about {_gigabytes(p.checkpoint_bytes)}",
+            f"{checkpoint_bytes_per_weight(config)} bytes a weight: itself, optimizer states in FP32; {checkpoints} of them: "
             f"{_gigabytes(checkpoints * p.checkpoint_bytes)}",
         ),
     ]
@@ -252,6 +263,7 @@ def print_plan(p: Plan) -> None:
     for what, amount, note in plan_rows(p):
         out.print(f"{what:<20} {amount:>20}  {note}", markup=False)
     out.print(
-        "\nEttin reached an MFU of 0.25 (150M) to 0.34 (400M) on H100s (worked out from its published hours); --gpus "
-        "and --mfu set other machines.\nTime is arithmetic only: no validation, no checkpoints, no waiting in a queue."
+        "\nEttin reached an MFU of 0.25 (150M) to 0.34 (400M) on H100s (worked out from its published hours); --gpus, "
+        "--mfu, --peak-tflops and --gpu-memory-gb set other machines.\nTime is arithmetic only: no "
+        "validation, no checkpoints, no waiting in a queue."
     )

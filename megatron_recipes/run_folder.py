@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,25 @@ def _git_sha() -> str | None:
     return found.stdout.strip() or None if found.returncode == 0 else None
 
 
-def record(run: Path, config: RunConfig, recipe: RunConfig, world_size: int, tokenizer_sha256: str) -> None:
-    """Write `run.yaml`. Raises `UserError` as `check_same` does."""
+def record(
+    run: Path,
+    config: RunConfig,
+    recipe: str,
+    world_size: int,
+    tokenizer_sha256: str,
+    command_line: Collection[str],
+) -> None:
+    """Write `run.yaml`. Raises `UserError` as `check_same` does.
+
+    `recipe`: the name of the file that `config` started from; `command_line`: the dotted names that were set there.
+    """
     import yaml
 
     check_same(run, config, tokenizer_sha256)
 
     values = {
         "config": nested(flatten(config)),
-        "origins": origins(config, recipe, recipe.name),
+        "origins": origins(config, recipe, command_line),
         "tokenizer_sha256": tokenizer_sha256,
         "world_size": world_size,
         "steps": config.steps,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +13,10 @@ import tyro
 from mecellem.console import step
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
-from megatron_recipes.config import RunConfig
+from megatron_recipes.config import RunConfig, named_in
 from megatron_recipes.engine.launch import Rank, python_command, rank_from_environment, start_ranks
+from megatron_recipes.engine.stop import StopSignal, leaving_at_once, stop_signals
+from megatron_recipes.plan import GPU_MEMORY_GB, H100_PEAK_TFLOPS, plan, print_plan
 from megatron_recipes.recipes import RECIPES, find_recipe
 from megatron_recipes.run_folder import check_same
 
@@ -34,6 +36,10 @@ class TrainFlags:
     """For --dry-run: GPUs that would train (default: 8, or as many as the recipe's batch can feed)."""
     mfu: float = 0.30
     """For --dry-run: share of the GPUs' peak that training reaches (Ettin reached 0.25 to 0.34 on H100s)."""
+    peak_tflops: float = H100_PEAK_TFLOPS
+    """For --dry-run: TFLOP/s of one GPU in dense BF16, from its data sheet (default: an H100 SXM)."""
+    gpu_memory_gb: float = GPU_MEMORY_GB
+    """For --dry-run: memory of one GPU (default: MareNostrum 5's H100; the usual one has 80)."""
 
 
 def parse(argv: Sequence[str]) -> tuple[TrainFlags, RunConfig]:
@@ -52,9 +58,8 @@ def main(argv: Sequence[str]) -> int:
     flags, recipe = parse(argv)
     config = flags.config
     if flags.dry_run:
-        from megatron_recipes.plan import plan, print_plan
-
-        print_plan(plan(config, gpus=flags.gpus or default_gpus(config), mfu=flags.mfu))
+        gpus = default_gpus(config) if flags.gpus is None else flags.gpus
+        print_plan(plan(config, gpus, flags.mfu, flags.peak_tflops, flags.gpu_memory_gb))
         return 0
     if flags.out is None:
         raise UserError("--out is missing: name the folder of the run, for example --out runs/mursit")
@@ -67,16 +72,18 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("--nproc must be at least 1")
     config.check(ranks)
     if place:
-        return run_rank(config, recipe, flags.out, place)
-    check_same(flags.out, config, check_inputs(config, verify=True))
-    with step(
-        f"train {config.name}",
-        reads=[config.data.train, config.data.validation, config.data.tokenizer],
-        writes=[flags.out],
-    ) as out:
-        code = start_ranks(python_command("megatron_recipes.train", argv), ranks)
-        if code == 0:
-            summarise(flags.out, config, out.print)
+        with stop_signals() as stop:
+            return run_rank(config, recipe.name, flags.out, place, named_in(argv, config), stop)
+    with leaving_at_once():  # until there are ranks, to which `start_ranks` passes signals on
+        check_same(flags.out, config, check_inputs(config, verify=True))
+        with step(
+            f"train {config.name}",
+            reads=[config.data.train, config.data.validation, config.data.tokenizer],
+            writes=[flags.out],
+        ) as out:
+            code = start_ranks(python_command("megatron_recipes.train", argv), ranks, hold_signals=True)
+            if code == 0:
+                summarise(flags.out, config, out.print)
     return code
 
 
@@ -106,23 +113,28 @@ def check_inputs(config: RunConfig, verify: bool) -> str:
     return sha256_of(config.data.tokenizer / "tokenizer.json")
 
 
-def run_rank(config: RunConfig, recipe: RunConfig, run: Path, place: Rank) -> int:
-    """One rank of the run."""
+def run_rank(config: RunConfig, recipe: str, run: Path, place: Rank, command_line: Collection[str], stop: StopSignal) -> int:
+    """One rank of the run. `recipe` and `command_line` (dotted names) say in `run.yaml` where values came from."""
+    import torch
+
     from megatron_recipes import run_folder
     from megatron_recipes.engine import runtime
     from megatron_recipes.engine.parallel import parallel_state
-    from megatron_recipes.engine.refusals import resolve_layer_spec
+    from megatron_recipes.engine.refusals import refuse_ranks_without_gpu, resolve_layer_spec
 
     resolve_layer_spec(config, runtime.has_cuda())
     under_own_launcher = place.store is not None  # which has verified the inputs already
+    if runtime.has_cuda():
+        here = place.world_size if under_own_launcher else place.local_rank + 1
+        refuse_ranks_without_gpu(here, torch.cuda.device_count())
     tokenizer_sha256 = check_inputs(config, verify=place.rank == 0 and not under_own_launcher)
     if place.rank == 0:
         run.mkdir(parents=True, exist_ok=True)
-        run_folder.record(run, config, recipe, place.world_size, tokenizer_sha256)
+        run_folder.record(run, config, recipe, place.world_size, tokenizer_sha256, command_line)
     with parallel_state(place, config.parallel, config.seed):
         from megatron_recipes.engine.loop import train
 
-        train(config, run, place, tokenizer_sha256)
+        train(config, run, place, tokenizer_sha256, stop)
     return 0
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # What makes two model folders the same model: the weights, their shape, and the text-to-ids mapping.
 IDENTITY = ("config.json", "model.safetensors", "tokenizer.json")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def check_model_folder(folder: Path) -> None:

@@ -22,10 +22,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mecellem.errors import UserError
 from mecellem.files import atomic_write, disk_full_is_user_error
 from mecellem.manifest import FileEntry, manifest_path
-from preprocessing.outputs import remove_leftovers
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -38,37 +36,6 @@ _CHUNK = 1 << 20  # documents at a time while the .idx is written
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
     """uint16 below 65,500 entries, else int32: the rule of megatron.core's `DType.optimal_dtype`."""
     return _DTYPES[8] if vocab_size < 65_500 else _DTYPES[4]
-
-
-@dataclass(frozen=True, slots=True)
-class IndexHeader:
-    """The fixed part of an `.idx`. `documents` counts those without tokens too, `sequences` does not."""
-
-    dtype: np.dtype[Any]
-    sequences: int
-    documents: int
-
-
-def read_header(prefix: Path | str) -> IndexHeader:
-    """Read 34 bytes of `<prefix>.idx` and compare its size with them. Raises `UserError` when it is not such a file."""
-    path = Path(f"{prefix}.idx")
-    try:
-        with open(path, "rb") as handle:
-            raw = handle.read(_HEADER.size)
-            size = os.fstat(handle.fileno()).st_size
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: write the corpus with `mecellem prepare tokenize`") from None
-    if len(raw) < _HEADER.size or not raw.startswith(MAGIC):
-        raise UserError(f"{path} is not a Megatron index: write the corpus again with `mecellem prepare tokenize`")
-    _, version, code, sequences, bounds = _HEADER.unpack(raw)
-    if version != VERSION:
-        raise UserError(f"{path} has index version {version}, only {VERSION} can be read: write the corpus again")
-    if code not in _DTYPES:
-        raise UserError(f"{path} has ids of type {code}; int32 (4) and uint16 (8) can be read: write the corpus again")
-    expected = _HEADER.size + 12 * sequences + 8 * bounds
-    if size != expected:
-        raise UserError(f"{path} has {size:,} bytes, its header says {expected:,}: it is cut; write the corpus again")
-    return IndexHeader(_DTYPES[code], sequences, bounds - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +118,6 @@ def open_writer(prefix: Path, dtype: np.dtype[Any], finished: list[WrittenFile])
     bin_path, idx_path = Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
     with disk_full_is_user_error(bin_path):
         prefix.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers([bin_path, idx_path, manifest_path(prefix)])
         with (
             tempfile.TemporaryFile(dir=prefix.parent) as lengths,
             atomic_write(idx_path, "wb") as index,

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -16,6 +17,7 @@ from mecellem.files import sha256_of
 
 _BLOCK = 1 << 20
 UNKNOWN_LICENCE = "unknown"
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +49,35 @@ def fingerprint(paths: Iterable[Path]) -> str:
     return hashlib.sha256("".join(sha256_of(path) for path in paths).encode()).hexdigest()
 
 
-def read_records(path: Path, progress: Callable[[int], None] = lambda _: None) -> Iterator[Record]:
-    """Yield the documents of one file; `progress` is told how many bytes of the (compressed) file each block took.
+def read_fields(path: Path, progress: Callable[[int], None] = lambda _: None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, fields) of one file; `progress` is told how many of the file's bytes each block took.
 
     Blank lines are skipped. Raises `UserError` for text that is not UTF-8, a line that is not JSON, a record without
     a string `text`, and for a compressed file that is cut or broken.
     """
     for number, line in enumerate(_lines(path, progress), start=1):
         if line.strip():
-            yield _record(path, number, line)
+            yield number, _fields(path, number, line)
 
 
-def _record(path: Path, number: int, line: bytes) -> Record:
+def read_records(path: Path, progress: Callable[[int], None] = lambda _: None) -> Iterator[Record]:
+    """Yield what tokenizing needs of the documents of one file; `progress` and errors as in `read_fields`."""
+    for number, fields in read_fields(path, progress):
+        source = optional_string(path, number, fields, "source", path.name)
+        yield Record(fields["text"], source, optional_string(path, number, fields, "licence", UNKNOWN_LICENCE))
+
+
+def optional_string(path: Path, number: int, fields: dict[str, Any], key: str, default: str) -> str:
+    """A record's string; `default` where it is missing or null. Raises `UserError` for a value of another type."""
+    value = fields.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise UserError(f'{path}, line {number}: "{key}" must be a string, not {json_type(value)}')
+    return value
+
+
+def _fields(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -70,17 +89,16 @@ def _record(path: Path, number: int, line: bytes) -> Record:
             ) from None
         raise UserError(f"{path}, line {number}: not JSON ({error}): repair or remove the line") from None
     if not isinstance(fields, dict):
-        raise UserError(f'{path}, line {number}: a JSON object like {{"text": "..."}} is needed, not {_json_type(fields)}')
+        raise UserError(f'{path}, line {number}: a JSON object like {{"text": "..."}} is needed, not {json_type(fields)}')
     if "text" not in fields:
         raise UserError(f'{path}, line {number}: the record has no "text": each line needs one')
-    values = {"source": path.name, "licence": UNKNOWN_LICENCE} | fields
-    for key in ("text", "source", "licence"):
-        if not isinstance(values[key], str):
-            raise UserError(f'{path}, line {number}: "{key}" must be a string, not {_json_type(values[key])}')
-    return Record(values["text"], values["source"], values["licence"])
+    if not isinstance(fields["text"], str):
+        raise UserError(f'{path}, line {number}: "text" must be a string, not {json_type(fields["text"])}')
+    return fields
 
 
-def _json_type(value: object) -> str:
+def json_type(value: object) -> str:
+    """What JSON calls the type of a value, with its article."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
 
@@ -100,7 +118,8 @@ def _lines(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
 
 def _kind(path: Path) -> Callable[[Path, Callable[[int], None]], Iterator[bytes]]:
     """How to read a file, by its name's end."""
-    for suffix, reader in ((".jsonl", _plain_blocks), (".jsonl.gz", _gzip_blocks), (".jsonl.zst", _zstd_blocks)):
+    readers = (_plain_blocks, _gzip_blocks, _zstd_blocks)
+    for suffix, reader in zip(SUFFIXES, readers, strict=True):
         if path.name.endswith(suffix):
             return reader
     raise UserError(f"{path}: a name that ends in .jsonl, .jsonl.gz or .jsonl.zst is needed, one JSON object a line")

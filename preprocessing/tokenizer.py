@@ -88,16 +88,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, model_max_length: int) -> None:
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, model_max_length: int) -> None:
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json for `AutoTokenizer.from_pretrained`.
 
-    `model_max_length` is in tokens. `folder` must be new or empty; it appears whole or not at all.
+    `model_max_length` is in tokens; `folder` exists.
     """
-    with atomic_folder(folder) as temporary:
-        _write_files(tokenizer, temporary, model_max_length)
-
-
-def _write_files(tokenizer: Tokenizer, folder: Path, model_max_length: int) -> None:
     roles = {
         "pad_token": PAD,
         "unk_token": UNK,
@@ -202,7 +197,7 @@ def train(
                 started = time.perf_counter()
                 tokenizer = train_tokenizer(_texts(corpus), vocab_size)
                 console.print(f"trained {vocab_size:,} entries in {time.perf_counter() - started:.1f} s")
-                _write_files(tokenizer, temporary, model_max_length)
+                write_tokenizer(tokenizer, temporary, model_max_length)
                 hashes = {"tokenizer_sha256": sha256_of(temporary / "tokenizer.json")}
                 _write_json(temporary / _TRAINING_JSON, made_from | hashes)
             wrote.append(out)

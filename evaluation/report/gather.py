@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 
 from evaluation.results import CheckpointScores, EvaluationResults, Selection, read_record
-from evaluation.run_folder import check_run, metrics_of, training_lines, validation_lines
+from evaluation.run_folder import metrics_of, training_lines, validation_lines
 from mecellem.errors import UserError
+from megatron_recipes.run_folder import read_run
 
 Rows = list[dict[str, Any]]
 
@@ -59,20 +60,6 @@ class ReportData:
         return min(self.validation, key=lambda row: abs(int(row["step"]) - step), default=None)
 
 
-def read_settings(run: Path) -> dict[str, Any]:
-    """`run.yaml` as a mapping. Raises `UserError` when it is not one."""
-    import yaml
-
-    path = run / "run.yaml"
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML ({str(error).splitlines()[0]}): start the run again") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} holds no settings: start the run again")
-    return settings
-
-
 def read_corpus(folder: Path) -> dict[str, Any] | None:
     """`corpus.json` (sources, licences, sizes), or None where the corpus came from elsewhere."""
     path = folder / "corpus.json"
@@ -91,8 +78,7 @@ def gather(run: Path, evaluation: Path, corpus: Path | None) -> ReportData:
     `corpus` is the folder of the corpus; the one that the evaluation names, unless given. Raises `UserError` for a folder
     that is no run, broken metrics, or evaluation files of another version.
     """
-    check_run(run)
-    settings, rows = read_settings(run), metrics_of(run)
+    settings, rows = read_run(run), metrics_of(run)
     if not training_lines(rows):
         raise UserError(f"{run / 'metrics.jsonl'} has no training step yet: wait for the first, or resume the run")
     selection, results = None, {}

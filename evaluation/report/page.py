@@ -12,15 +12,16 @@ from evaluation.measure import SYSTEMS
 from evaluation.report.gather import ReportData
 from evaluation.report.summary import training_summary
 from evaluation.results import EvaluationResults
-from evaluation.tables import notes, percent, score
+from evaluation.tables import FILL_MASK_COLUMNS, FILL_MASK_NOTE, NO_TASK, fill_mask_rows, notes, percent, score
 from mecellem import __version__
 from mecellem.console import human_time
+from megatron_recipes.plan import human_count
 
 CAPTIONS = {
     "loss": "Loss in nats per masked token; each training step thin, the moving average strong.",
     "dynamics": "Learning rate, throughput and gradient norm. Axes end where 99% of the steps do.",
-    "checkpoints": "Each checkpoint was exported, given the same short contrastive training and scored on the same queries; "
-    "bars are 95% intervals over queries.",
+    "checkpoints": "Each checkpoint was exported and asked for the same [MASK]s; where there are retrieval tasks it was also "
+    "given the same short contrastive training and scored on the same queries, with 95% intervals over queries as bars.",
     "systems": "Every system on every task for the kept checkpoint; bars are 95% bootstrap intervals over queries.",
 }
 
@@ -30,20 +31,12 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def human_count(number: float) -> str:
-    """`950`, `5.5 M`, `1.2 B`."""
-    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "K")):
-        if number >= limit:
-            return f"{number / (1e3 if unit == 'K' else limit):.3g} {unit}"
-    return f"{number:,.0f}"
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
+            flat |= dotted(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat
@@ -58,11 +51,10 @@ def headline(data: ReportData) -> str:
     text += f": training loss {facts['loss_first']:.2f} → {facts['loss_last']:.2f} nats."
     best = data.best
     if best:
-        ratio = best.fill_mask.all.top1 / max(best.unigram.all.top1, 1e-9)
-        text += (
-            f" On held-out text the kept checkpoint fills {percent(best.fill_mask.all.top1)} of masks with the exact token, "
-            f"{ratio:.1f} times the {percent(best.unigram.all.top1)} of always guessing the most frequent one."
-        )
+        ours, theirs = best.fill_mask.all.top1_mask_only, best.unigram.all.top1_mask_only
+        text += f" On held-out text the kept checkpoint fills {percent(ours)} of [MASK]s with the exact token"
+        ratio = f"{ours / theirs:.1f} times the" if ours and theirs else "beside"
+        text += f", {ratio} {percent(theirs)} of always guessing the most frequent one."
     return text
 
 
@@ -91,17 +83,20 @@ def tiles(data: ReportData) -> list[dict[str, str]]:
         found += [
             {"label": "Parameters", "value": human_count(best.model.parameters), "note": model_shape(best)},
             {
-                "label": "Masks filled",
-                "value": percent(best.fill_mask.all.top1),
-                "note": f"unigram {percent(best.unigram.all.top1)}",
+                "label": "[MASK]s filled",
+                "value": percent(best.fill_mask.all.top1_mask_only),
+                "note": f"unigram {percent(best.unigram.all.top1_mask_only)}",
             },
-            {
-                "label": "Retrieval, post-trained",
-                "value": score(systems["model_post_trained"].mean_ndcg_10),
-                "note": f"nDCG@10; BM25 {score(systems['bm25'].mean_ndcg_10)}",
-            },
-            {"label": "Kept checkpoint", "value": f"step {selection.best_step:,}", "note": verdict(data)},
         ]
+        if best.tasks:
+            found.append(
+                {
+                    "label": "Retrieval, post-trained",
+                    "value": score(systems["model_post_trained"].mean_ndcg_10),
+                    "note": f"nDCG@10; BM25 {score(systems['bm25'].mean_ndcg_10)}",
+                }
+            )
+        found.append({"label": "Kept checkpoint", "value": f"step {selection.best_step:,}", "note": verdict(data)})
     return found
 
 
@@ -113,7 +108,7 @@ def model_shape(results: EvaluationResults) -> str:
 def verdict(data: ReportData) -> str:
     """How sure the choice of checkpoint is, in a few words."""
     assert data.selection is not None
-    if not data.selection.comparisons:
+    if len(data.selection.checkpoints) == 1:
         return "the only one"
     if data.selection.chosen_by == "fill-mask":
         return "by fill-mask loss"
@@ -128,7 +123,7 @@ def selection_text(data: ReportData) -> list[str]:
     peak = selection.peak_step
     first, last = data.checkpoints[0], data.checkpoints[-1]
     lowest = data.lowest_validation()
-    if lowest and len(data.checkpoints) > 1:
+    if lowest and peak is not None and len(data.checkpoints) > 1:
         where = "before" if peak < lowest["step"] else "not before"
         text.append(
             f"Retrieval after post-training peaks at step {peak:,}, {where} the lowest validation loss (step "
@@ -136,15 +131,20 @@ def selection_text(data: ReportData) -> list[str]:
         )
     if len(data.checkpoints) > 1:
         text.append(
-            f"From the first to the last checkpoint fill-mask went from {percent(first.fill_mask_top1)} to "
-            f"{percent(last.fill_mask_top1)}, retrieval after post-training from {score(first.post_trained)} to "
-            f"{score(last.post_trained)}."
+            f"From the first to the last checkpoint the share of [MASK]s filled went from "
+            f"{percent(first.fill_mask_top1_mask_only)} to {percent(last.fill_mask_top1_mask_only)}"
+            + (
+                "."
+                if peak is None
+                else f", retrieval after post-training from {score(first.post_trained)} to {score(last.post_trained)}."
+            )
         )
-    same = abs(selection.score - selection.rescored) < 5e-4
-    text.append(
-        f"The kept checkpoint's post-trained model was loaded again from disk and scored again: {score(selection.rescored)}"
-        f"{', the same' if same else f' instead of {score(selection.score)}'}."
-    )
+    if selection.score is not None and selection.rescored is not None:
+        same = abs(selection.score - selection.rescored) < 5e-4
+        text.append(
+            "The kept checkpoint's post-trained model was loaded again from disk and scored again: "
+            f"{score(selection.rescored)}{', the same' if same else f' instead of {score(selection.score)}'}."
+        )
     return text
 
 
@@ -165,6 +165,7 @@ def peak_meaning(data: ReportData) -> str:
 def checkpoint_rows(data: ReportData) -> list[dict[str, Any]]:
     """One row a checkpoint for the table, with the kept one marked and the peak's lead over the others."""
     assert data.selection is not None
+    peak = "–" if data.selection.peak_step is None else "peak"
     leads = {item.step: item for item in data.selection.comparisons}
     rows = []
     for row in data.checkpoints:
@@ -175,10 +176,11 @@ def checkpoint_rows(data: ReportData) -> list[dict[str, Any]]:
                 "step": f"{row.step:,}",
                 "tokens": human_count(data.tokens_at(row.step)),
                 "loss": f"{validation['validation_loss']:.3f}" if validation else "–",
-                "top1": percent(row.fill_mask_top1),
+                "nll": f"{row.fill_mask_nll:.3f}",
+                "top1": percent(row.fill_mask_top1_mask_only),
                 "pooled": score(row.mean_pooled),
                 "trained": score(row.post_trained),
-                "lead": f"{lead.difference:+.3f} [{lead.interval[0]:+.3f}, {lead.interval[1]:+.3f}]" if lead else "peak",
+                "lead": f"{lead.difference:+.3f} [{lead.interval[0]:+.3f}, {lead.interval[1]:+.3f}]" if lead else peak,
                 "real": "" if lead is None else ("yes" if lead.real else "no"),
                 "best": row.step == data.selection.best_step,
             }
@@ -217,21 +219,6 @@ def retrieval_groups(results: EvaluationResults) -> list[dict[str, Any]]:
     return [*groups, {"title": "Mean over tasks", "size": "tasks weigh the same", "rows": rows}]
 
 
-def fill_mask_rows(results: EvaluationResults) -> list[list[str]]:
-    """Unigram and model: overall figures, then top-1 of every source."""
-    return [
-        [
-            name,
-            percent(item.all.top1),
-            percent(item.all.top5),
-            percent(item.all.top1_mask_only),
-            f"{item.all.nll:.2f}",
-            *(percent(counts.top1) for counts in item.by_source.values()),
-        ]
-        for name, item in (("unigram (no context)", results.unigram), ("model", results.fill_mask))
-    ]
-
-
 def limits(data: ReportData) -> list[str]:
     """What the figures do not show."""
     found = []
@@ -241,12 +228,13 @@ def limits(data: ReportData) -> list[str]:
         masks = data.best.fill_mask.all
         found.append(
             f"Fill-mask asks for {masks.masked:,} tokens of {masks.documents:,} documents, each cut to its first tokens; "
-            "sources weigh by their tokens. One token in ten is shown unchanged, which flatters every model alike."
+            "sources weigh by their tokens."
         )
-        found.append(
-            "The retrieval tasks take a document's own title or a dictionary's own example as the judgement; no person "
-            "graded them. Each query has one right answer, so other good answers count as wrong."
-        )
+        if data.best.tasks:
+            found.append(
+                "The retrieval tasks take a document's own title or a dictionary's own example as the judgement; no person "
+                "graded them. Each query has one right answer, so other good answers count as wrong."
+            )
         found.append(
             "The checkpoint was chosen on the test split that the figures come from, so its own figures flatter slightly."
         )
@@ -278,12 +266,15 @@ def render(data: ReportData, figures: Mapping[str, Mapping[str, bytes]], evaluat
         selection_text=selection_text(data) if best else [],
         checkpoint_rows=checkpoint_rows(data) if best else [],
         confidence=percent(data.selection.confidence) if data.selection else "",
-        groups=retrieval_groups(best) if best else [],
+        groups=retrieval_groups(best) if best and best.tasks else [],
+        no_task=NO_TASK[0].upper() + NO_TASK[1:] + ".",
+        fill_mask_columns=FILL_MASK_COLUMNS,
+        fill_mask_note=FILL_MASK_NOTE,
         fill_mask_rows=fill_mask_rows(best) if best else [],
         limits=limits(data),
-        settings=flatten(data.settings.get("config", data.settings)),
+        settings=dotted(data.settings.get("config", data.settings)),
         origins=data.settings.get("origins", {}),
-        evaluation_settings=flatten(best.settings) if best else {},
+        evaluation_settings=dotted(best.settings) if best else {},
         hardware=best.hardware if best else f"{machine.get('platform', '')}, {machine.get('cpus', '?')} cores",
         versions=best.versions if best else data.settings.get("versions", {}),
         percent=percent,

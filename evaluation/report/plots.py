@@ -194,11 +194,13 @@ def dynamics_figure(data: ReportData, theme: Theme) -> Figure:
 
 
 def checkpoint_figure(data: ReportData, theme: Theme) -> Figure:
-    """Per checkpoint, on one token axis: validation loss above, retrieval below, with both optima marked."""
+    """Per checkpoint, on one token axis: validation loss, masks filled and, where measured, retrieval; optima marked."""
     assert data.selection is not None, "drawn for evaluated runs only"
-    figure, panels = new_figure(8.6, 7.4, 3, 1, gap=0.1, sharex=True, height_ratios=(1, 0.8, 1.5))
+    peak = data.selection.peak_step
+    heights = (1, 0.8) if peak is None else (1, 0.8, 1.5)
+    figure, panels = new_figure(8.6, 2.2 * sum(heights), len(heights), 1, gap=0.1, sharex=True, height_ratios=heights)
     tokens = [data.tokens_at(row.step) for row in data.checkpoints]
-    marks = {float(data.tokens_at(data.selection.peak_step)): "retrieval peaks"}
+    marks = {} if peak is None else {float(data.tokens_at(peak)): "retrieval peaks"}
     if data.validation:
         x, y = column(data.validation, "tokens"), column(data.validation, "validation_loss")
         panels[0].plot(x, y, color=theme.baseline, linewidth=2)
@@ -207,8 +209,9 @@ def checkpoint_figure(data: ReportData, theme: Theme) -> Figure:
         marks[x[lowest]] = "loss lowest, retrieval peaks" if x[lowest] in marks else "loss lowest"
     panels[0].set_title("Validation loss (nats per masked token)")
     draw_fill_mask(panels[1], data, tokens, theme)
-    draw_retrieval(panels[2], data, tokens, theme)
-    token_axis(panels[2])
+    if peak is not None:
+        draw_retrieval(panels[2], data, tokens, theme)
+    token_axis(panels[-1])
     for axes in panels:
         for place, text in marks.items():
             mark_step(axes, place, text if axes is panels[0] else "", theme)
@@ -216,14 +219,17 @@ def checkpoint_figure(data: ReportData, theme: Theme) -> Figure:
 
 
 def draw_fill_mask(axes: Axes, data: ReportData, tokens: list[int], theme: Theme) -> None:
-    """Share of masks filled with the exact token at each checkpoint, above the unigram baseline."""
+    """Share of [MASK]s filled with the exact token at each checkpoint, beside the unigram baseline."""
     from matplotlib.ticker import PercentFormatter
 
-    axes.plot(tokens, [row.fill_mask_top1 for row in data.checkpoints], color=theme.model, marker="o", linewidth=2)
-    draw_level(axes, data.results[data.checkpoints[0].step].unigram.all.top1, "unigram", theme)
+    shares = [row.fill_mask_top1_mask_only for row in data.checkpoints]
+    axes.plot(tokens, [np.nan if share is None else share for share in shares], color=theme.model, marker="o", linewidth=2)
+    unigram = data.results[data.checkpoints[0].step].unigram.all.top1_mask_only
+    if unigram is not None:
+        draw_level(axes, unigram, "unigram", theme)
     axes.set_ylim(0, None)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_title("Masks filled with the exact token")
+    axes.set_title("[MASK]s filled with the exact token")
 
 
 def draw_level(axes: Axes, level: float, text: str, theme: Theme, line: str = "-") -> None:
@@ -282,12 +288,13 @@ def systems_figure(data: ReportData, theme: Theme) -> Figure:
 
 Drawing = Callable[[ReportData, Theme], "Figure"]
 ALWAYS: dict[str, Drawing] = {"loss": loss_figure, "dynamics": dynamics_figure}
-EVALUATED: dict[str, Drawing] = {"checkpoints": checkpoint_figure, "systems": systems_figure}
+EVALUATED: dict[str, Drawing] = {"checkpoints": checkpoint_figure}
+RETRIEVAL: dict[str, Drawing] = {"systems": systems_figure}
 
 
 def draw_all(data: ReportData) -> dict[str, dict[str, bytes]]:
     """Figure name -> theme name -> PNG bytes."""
-    drawings = ALWAYS | (EVALUATED if data.selection else {})
+    drawings = ALWAYS | (EVALUATED if data.selection else {}) | (RETRIEVAL if data.best and data.best.tasks else {})
     figures: dict[str, dict[str, bytes]] = {name: {} for name in drawings}
     for theme in THEMES:
         with styled(theme):

@@ -34,7 +34,7 @@ def median(values: list[float]) -> float:
 
 
 def retrieval_summary(results: EvaluationResults) -> dict[str, Any]:
-    """System -> mean and per-task figures, without the per-query scores (they are in results.json)."""
+    """System -> mean and per-task figures, without the per-query scores (they are in results.json). Empty without tasks."""
     return {
         system: {
             "title": title,
@@ -42,19 +42,48 @@ def retrieval_summary(results: EvaluationResults) -> dict[str, Any]:
             "tasks": {name: score.model_dump(exclude={"per_query"}) for name, score in results.systems[system].tasks.items()},
         }
         for system, title in SYSTEMS.items()
+        if system in results.systems
     }
 
 
+def checkpoint_summary(data: ReportData) -> list[dict[str, Any]]:
+    """Where each evaluated checkpoint lies in the training: tokens seen, and the nearest validation pass."""
+    found = []
+    for row in data.checkpoints:
+        nearest = data.validation_at(row.step)
+        found.append(
+            {
+                "step": row.step,
+                "tokens": data.tokens_at(row.step),
+                "validation_step": nearest["step"] if nearest else None,
+                "validation_loss": nearest["validation_loss"] if nearest else None,
+            }
+        )
+    return found
+
+
 def summary(data: ReportData) -> dict[str, Any]:
-    """All figures of a run as plain JSON values; `evaluation` is None where the run was not evaluated."""
+    """All figures of a run as plain JSON values.
+
+    `corpus` (documents and words by source and split, licences, versions) is None where the corpus has no corpus.json,
+    `evaluation` where the run was not evaluated.
+    """
     best, selection = data.best, data.selection
-    found: dict[str, Any] = {"format": "mecellem.summary/1", "run": data.name, "training": training_summary(data)}
-    found["evaluation"] = None
+    found: dict[str, Any] = {
+        "format": "mecellem.summary/1",
+        "run": data.name,
+        "settings": data.settings,
+        "training": training_summary(data),
+        "corpus": data.corpus,
+        "evaluation": None,
+    }
     if best and selection:
         found["evaluation"] = {
             "model": best.model.model_dump(),
             "hardware": best.hardware,
             "versions": best.versions,
+            "settings": best.settings,
+            "checkpoints": checkpoint_summary(data),
             "selection": selection.model_dump(),
             "fill_mask": best.fill_mask.model_dump(),
             "unigram": best.unigram.model_dump(),

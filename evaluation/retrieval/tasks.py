@@ -11,35 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from evaluation.fill_mask import hash_order
+from evaluation.choice import hash_order
 from evaluation.results import LeftOut, TaskFacts
-from mecellem.errors import UserError
+from evaluation.settings import TaskSettings
 from preprocessing.corpus.clean import turkish_lower
 from preprocessing.corpus.document import Document
-
-
-@dataclass(frozen=True, slots=True)
-class TaskSettings:
-    """How large tasks are. Every field is part of the key of cached results."""
-
-    max_queries: int = 300
-    """queries of a task at most"""
-    max_documents: int = 600
-    """candidates of a task at most; the queries' own documents are always among them"""
-    min_queries: int = 30
-    """a task with fewer is left out: its interval would be as wide as the scale"""
-    task_seed: int = 0
-    """decides which queries and candidates are kept"""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that contradict each other."""
-        if self.max_documents < self.max_queries:
-            raise UserError(
-                f"--max-documents {self.max_documents} must be at least --max-queries {self.max_queries}: "
-                "every query's document is a candidate"
-            )
-        if not 2 <= self.min_queries <= self.max_queries:
-            raise UserError("--min-queries must be at least 2 (an interval needs two) and at most --max-queries")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +71,6 @@ def speeches(documents: Sequence[Document]) -> Pool:
     return titled_pool(documents, title_words=3, body_words=20)
 
 
-def help_pages(documents: Sequence[Document]) -> Pool:
-    """Title -> help page; titles of at least two words."""
-    return titled_pool(documents, title_words=2, body_words=20)
-
-
 def dictionary_examples(documents: Sequence[Document]) -> Pool:
     """Definition -> example sentence of the same synset, both of five words or more.
 
@@ -119,12 +90,32 @@ def dictionary_examples(documents: Sequence[Document]) -> Pool:
     return {key: definition for key, definition, _ in entries}, {key: example for key, _, example in entries}
 
 
-# name -> (source, description, how its queries and candidates are found)
-TASKS: dict[str, tuple[str, str, Callable[[Sequence[Document]], Pool]]] = {
+def titled_texts(documents: Sequence[Document]) -> Pool:
+    """Title -> text, for any corpus; titles of at least two words."""
+    return titled_pool(documents, title_words=2, body_words=20)
+
+
+# How the queries and candidates of a source are found.
+Find = Callable[[Sequence[Document]], Pool]
+
+# The sample's sources: name of the task -> (source, description, how); of any other source: title -> text.
+TASKS: dict[str, tuple[str, str, Find]] = {
     "ataturk_title": ("ataturk", "Atatürk: title to speech", speeches),
     "kenet_example": ("kenet", "KeNet: definition to example", dictionary_examples),
-    "libreoffice_title": ("libreoffice", "LibreOffice help: title to page", help_pages),
+    "libreoffice_title": ("libreoffice", "LibreOffice help: title to page", titled_texts),
 }
+
+# The sample's treebank names the article that a passage was cut from, which says little about the passage.
+WITHOUT_TASK = "treebank"
+
+
+def tasks_of(documents: Sequence[Document]) -> dict[str, tuple[str, str, Find]]:
+    """The tasks to try, by name: the sample's own if any of its sources is there, and one a source that has titles."""
+    sources = {document.source for document in documents}
+    own = {source for source, _, _ in TASKS.values()} | {WITHOUT_TASK}
+    titled = sorted({document.source for document in documents if document.title.strip()} - own)
+    general = {f"{source}_title": (source, f"{source}: title to text", titled_texts) for source in titled}
+    return (TASKS if sources & own else {}) | general
 
 
 def keep(items: dict[str, str], limit: int, seed: int) -> dict[str, str]:
@@ -133,8 +124,8 @@ def keep(items: dict[str, str], limit: int, seed: int) -> dict[str, str]:
 
 
 def build_task(name: str, documents: Sequence[Document], settings: TaskSettings) -> RetrievalTask | LeftOut:
-    """One task from the test documents, or the reason why it is left out."""
-    source, description, find = TASKS[name]
+    """One of the tasks `tasks_of` the test documents, or the reason why it is left out."""
+    source, description, find = tasks_of(documents)[name]
     own = [document for document in documents if document.source == source]
     if not own:
         return LeftOut(name=name, reason=f"the test split has no documents of the source {source}")
@@ -151,11 +142,7 @@ def build_task(name: str, documents: Sequence[Document], settings: TaskSettings)
 
 
 def build_tasks(documents: Sequence[Document], settings: TaskSettings) -> tuple[list[RetrievalTask], list[LeftOut]]:
-    """All tasks that the test split allows, and those it does not. Raises `UserError` when it allows none."""
-    built = [build_task(name, documents, settings) for name in TASKS]
+    """All tasks that the test split allows (none where nothing has a title), and those that were tried and left out."""
+    built = [build_task(name, documents, settings) for name in tasks_of(documents)]
     tasks = [task for task in built if isinstance(task, RetrievalTask)]
-    left_out = [task for task in built if isinstance(task, LeftOut)]
-    if not tasks:
-        reasons = "; ".join(f"{item.name}: {item.reason}" for item in left_out)
-        raise UserError(f"the test split allows no retrieval task ({reasons}): fetch a larger corpus or lower --min-queries")
-    return tasks, left_out
+    return tasks, [task for task in built if isinstance(task, LeftOut)]

@@ -22,7 +22,6 @@ class MlmBatch:
     input_ids: Int64Array  # [b, s]
     labels: Int64Array  # [b, s]; -100 where there is no loss
     cu_seqlens: np.ndarray[Any, np.dtype[np.int32]]  # [segments + 1] over the b x s flattened tokens
-    max_seqlen: int  # tokens of the longest segment
 
 
 class MlmDataset:
@@ -65,7 +64,7 @@ class MlmDataset:
             tokens, boundaries[rows] = self.packed.windows_of(number, windows[rows])
             input_ids[rows], labels[rows] = self.masker(tokens, number, windows[rows])
         cu_seqlens = np.append(np.flatnonzero(boundaries), boundaries.size).astype(np.int32)
-        return MlmBatch(input_ids, labels, cu_seqlens, int(np.diff(cu_seqlens).max()))
+        return MlmBatch(input_ids, labels, cu_seqlens)
 
 
 def training_batches(

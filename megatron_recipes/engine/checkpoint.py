@@ -9,9 +9,7 @@ layout.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
-import os
 import platform
 import re
 import shutil
@@ -23,7 +21,8 @@ import torch
 import torch.distributed as dist
 
 from mecellem.errors import UserError
-from mecellem.files import DISK_FULL, atomic_write, commit_folder, disk_full_error
+from mecellem.files import atomic_write, commit_folder, disk_full_cause, disk_full_error
+from mecellem.tokenizer_files import copy_tokenizer
 from megatron_recipes.config import ModelConfig
 
 FORMAT = "mecellem.checkpoint/1"
@@ -31,10 +30,6 @@ META = "mecellem.json"
 COMMON = "common.pt"  # Megatron-Core's name for what is no tensor
 LATEST = "latest"
 TOKENIZER = "tokenizer"  # sub-folder: a checkpoint can be exported when the data is long gone
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-
-# torch.save's own words for a write that the file system cut short; the OSError behind them stays in the writer's process
-SHORT_WRITE = re.compile(r"inline_container\.cc.*(unexpected pos \d+ vs \d+|failed writing file)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -196,14 +191,6 @@ def _restore_rng(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the files of a Hugging Face tokenizer folder, byte for byte."""
-    target.mkdir(exist_ok=True)
-    for name in TOKENIZER_FILES:
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
-
-
 def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, tokenizer: Path) -> Path:
     """Write a checkpoint into `folder`, all ranks together; returns it. Raises `UserError` when the disk is full.
 
@@ -243,31 +230,8 @@ def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, 
     return folder
 
 
-def disk_full_cause(error: BaseException | None) -> OSError | None:
-    """The "disk is full" behind an error that Megatron-Core or torch wrapped, if that is what it was."""
-    seen: set[int] = set()
-    pending = [error]
-    while pending:
-        current = pending.pop()
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        if isinstance(current, OSError) and current.errno in DISK_FULL:
-            return current
-        for number in DISK_FULL:  # errors that crossed a process boundary keep only their text
-            if os.strerror(number) in str(current) or f"Errno {number}]" in str(current):
-                return OSError(number, os.strerror(number))
-        if SHORT_WRITE.search(str(current)):
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        pending += [current.__cause__, current.__context__]
-        failures = getattr(current, "failures", None)  # torch's CheckpointException
-        if isinstance(failures, dict):
-            pending += [value[0] if isinstance(value, tuple) else value for value in failures.values()]
-    return None
-
-
 def point_latest(run: Path, folder: Path) -> None:
-    """Let `RUN/checkpoints/latest` name the newest checkpoint."""
+    """Let `RUN/checkpoints/latest` name the newest checkpoint, for scripts and people: resuming looks at the folders."""
     with atomic_write(run / "checkpoints" / LATEST) as handle:
         handle.write(folder.name + "\n")
 

@@ -15,16 +15,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from mecellem.errors import UserError
+from megatron_recipes.engine.stop import handled_by, held_back
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0  # a sibling of a failed rank may be inside a collective, from which it never returns
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # what engine/loop.py takes as a wish to save and stop
 LIFELINE = "MECELLEM_LIFELINE"  # file descriptor of a pipe that ends when the launcher does
 
 
@@ -68,10 +68,11 @@ def threads_per_rank(ranks: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // ranks)
 
 
-def start_ranks(command: Sequence[str], ranks: int, on_cpu: bool = False) -> int:
+def start_ranks(command: Sequence[str], ranks: int, on_cpu: bool = False, hold_signals: bool = False) -> int:
     """Run `command` once per rank and wait; returns 0, or the exit code of the rank whose failure was the cause.
 
-    With `on_cpu` the ranks see no GPU: there may be more of them than the machine has GPUs.
+    With `on_cpu` the ranks see no GPU: there may be more of them than the machine has GPUs. With `hold_signals` they take
+    the three signals below only when they enter `engine.stop.stop_signals`.
 
     SIGTERM, SIGINT and SIGUSR1 are passed on, so that the ranks save and leave; when one rank fails the others are ended,
     and when this process is killed they end too.
@@ -82,7 +83,7 @@ def start_ranks(command: Sequence[str], ranks: int, on_cpu: bool = False) -> int
         try:
             for rank in range(ranks):
                 # one sentence, not one per rank: the others' words are kept and shown if rank 0 had nothing to say
-                with open(_errors_file(folder, rank), "wb") as errors:
+                with open(_errors_file(folder, rank), "wb") as errors, held_back() if hold_signals else nullcontext():
                     processes.append(
                         subprocess.Popen(
                             list(command),
@@ -146,12 +147,8 @@ def _forwarding(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
             if process.poll() is None:
                 process.send_signal(number)
 
-    previous = {number: signal.signal(number, forward) for number in FORWARDED}
-    try:
+    with handled_by(forward):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _wait(processes: list[subprocess.Popen[bytes]]) -> tuple[int, int]:

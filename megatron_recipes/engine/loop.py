@@ -3,56 +3,30 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
+import torch
 import torch.distributed as dist
 
 from mecellem.console import console
 from mecellem.errors import UserError
 from megatron_recipes.config import RunConfig
 from megatron_recipes.data.datasets import open_datasets
-from megatron_recipes.engine import checkpoint
+from megatron_recipes.engine import checkpoint, runtime
 from megatron_recipes.engine.launch import Rank
 from megatron_recipes.engine.metrics import Metrics
 from megatron_recipes.engine.setup import Training, build_training
-from megatron_recipes.engine.step import learning_rate, train_step, validate
+from megatron_recipes.engine.step import StepResult, learning_rate, train_step, validate
+from megatron_recipes.engine.stop import StopSignal
 
 
-@dataclass(slots=True)
-class StopSignal:
-    """Set by SIGTERM, SIGINT or SIGUSR1 (Slurm's warning before a time limit); the loop looks at it after every step."""
-
-    received: int = 0
-
-
-@contextmanager
-def stop_signals() -> Iterator[StopSignal]:
-    """Turn the three signals into a wish to stop after the current step."""
-    stop = StopSignal()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop.received = number
-
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    previous = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def train(config: RunConfig, run: Path, place: Rank, tokenizer_sha256: str) -> int:
+def train(config: RunConfig, run: Path, place: Rank, tokenizer_sha256: str, stop: StopSignal) -> int:
     """Train `config` in folder `run` from its newest checkpoint, or from the start. Returns the last step done.
 
-    All ranks call it inside `engine.parallel.parallel_state`. Raises `UserError` for a loss that is not finite and for a
-    full disk.
+    All ranks call it inside `engine.parallel.parallel_state`. A `stop` that came before the first step changes nothing in
+    the run. Raises `UserError` for a loss that is not finite and for a full disk.
     """
     main = place.rank == 0
     if main:
@@ -61,40 +35,17 @@ def train(config: RunConfig, run: Path, place: Rank, tokenizer_sha256: str) -> i
     train_data, validation_data = open_datasets(config, verify=False)
     training = build_training(config)
     done = _resume(run, training)
-    metrics = Metrics(run, done, config.steps, config.tokens_per_step) if main else None
-
-    def save(step: int) -> None:
-        meta = checkpoint.CheckpointMeta(
-            step=step,
-            tokens=step * config.tokens_per_step,
-            model=config.model,
-            precision=config.precision,
-            tokenizer_sha256=tokenizer_sha256,
-            layout=checkpoint.layout(),
-            versions=checkpoint.versions(),
-            recipe=config.name,
-        )
-        if config.optimizer.distributed:  # each rank updated its part only; the next forward pass would gather the others'
-            training.wrapped.start_param_sync(force_sync=True)
-        folder = checkpoint.save(
-            checkpoint.step_folder(run, step), meta, training.model, training.optimizer, config.data.tokenizer
-        )
-        if main:
-            checkpoint.point_latest(run, folder)
-
+    if _any_rank(bool(stop.received)):
+        return done
     with ExitStack() as stack:
-        stop = stack.enter_context(stop_signals())
-        if metrics:
-            stack.enter_context(metrics)
+        metrics = None
+        if main:
+            metrics = stack.enter_context(Metrics(run, done, config.steps, config.tokens_per_step))
         for step in range(done + 1, config.steps + 1):
             started = time.perf_counter()
             result = train_step(config, training, train_data, step, bool(stop.received))
             seconds = time.perf_counter() - started
-            if not math.isfinite(result.loss) or not math.isfinite(result.grad_norm):
-                raise UserError(
-                    f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}: training diverged; lower "
-                    "--optimizer.lr or lengthen --schedule.warmup-tokens and start again in another --out"
-                )
+            _require_finite(result, step)
             last = step == config.steps
             if metrics:
                 values = {
@@ -111,11 +62,45 @@ def train(config: RunConfig, run: Path, place: Rank, tokenizer_sha256: str) -> i
                 if metrics:
                     metrics.validate(step, values)
             if last or result.stop or step % config.checkpoint_interval == 0:
-                save(step)
+                _save(config, run, training, step, tokenizer_sha256)
             done = step
             if result.stop:
                 break
     return done
+
+
+def _any_rank(wish: bool) -> bool:
+    """Whether any rank has the wish: all must leave, or the others would wait for it in their first collective call."""
+    votes = torch.tensor(float(wish), device=runtime.device())
+    dist.all_reduce(votes)
+    return bool(votes > 0)
+
+
+def _require_finite(result: StepResult, step: int) -> None:
+    if not math.isfinite(result.loss) or not math.isfinite(result.grad_norm):
+        raise UserError(
+            f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}: training diverged; lower "
+            "--optimizer.lr or lengthen --schedule.warmup-tokens and start again in another --out"
+        )
+
+
+def _save(config: RunConfig, run: Path, training: Training, step: int, tokenizer_sha256: str) -> None:
+    """Write the checkpoint of `step`, all ranks together, and let `latest` name it."""
+    meta = checkpoint.CheckpointMeta(
+        step=step,
+        tokens=step * config.tokens_per_step,
+        model=config.model,
+        precision=config.precision,
+        tokenizer_sha256=tokenizer_sha256,
+        layout=checkpoint.layout(),
+        versions=checkpoint.versions(),
+        recipe=config.name,
+    )
+    if config.optimizer.distributed:  # each rank updated its part only; the next forward pass would gather the others'
+        training.wrapped.start_param_sync(force_sync=True)
+    folder = checkpoint.save(checkpoint.step_folder(run, step), meta, training.model, training.optimizer, config.data.tokenizer)
+    if dist.get_rank() == 0:
+        checkpoint.point_latest(run, folder)
 
 
 def _resume(run: Path, training: Training) -> int:

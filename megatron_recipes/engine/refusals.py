@@ -5,8 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mecellem.errors import UserError
 from megatron_recipes.config import RunConfig, require
+
+if TYPE_CHECKING:
+    import torch
 
 
 def foreign_apex() -> str | None:
@@ -52,6 +57,27 @@ def refuse_environment() -> None:
         "triton is missing: this version of megatron-core cannot be imported without it, also where there is no GPU; run "
         "`pip install triton`",
     )
+
+
+def refuse_ranks_without_gpu(ranks: int, gpus: int) -> None:
+    """Raise `UserError` for more ranks on a machine than the GPUs that its processes see."""
+    require(
+        ranks <= gpus,
+        f"{ranks} ranks on this machine but {gpus} {'GPU is' if gpus == 1 else 'GPUs are'} visible, and each rank needs one: "
+        "lower --nproc, --parallel.tensor or --parallel.pipeline (or set CUDA_VISIBLE_DEVICES= to train on the CPU)",
+    )
+
+
+def refuse_stock_window(model: torch.nn.Module) -> None:
+    """Raise `UserError` for local attention on Megatron-Core's own core, which drops the padding mask (Megatron-LM #7039)."""
+    from megatron.core.transformer.dot_product_attention import DotProductAttention
+
+    for name, module in model.named_modules():
+        if isinstance(module, DotProductAttention) and module.config.window_size is not None:
+            raise UserError(
+                f"{name} is Megatron-Core's DotProductAttention with the window {module.config.window_size}: there it silently "
+                "ignores which tokens are padding; build the layers with SDPACoreAttention or Transformer Engine's core"
+            )
 
 
 def resolve_layer_spec(config: RunConfig, cuda: bool) -> str:

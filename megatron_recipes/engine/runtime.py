@@ -32,7 +32,8 @@ SHIMS: dict[str, str] = {
     "facade.cuda": "current_device, streams, events, RNG and memory statistics are asked of torch.cuda everywhere",
     "facade.factories": 'schedules, clip_grads and the optimizer create tensors with device="cuda" or pinned memory',
     "facade.compile": "jit_fuser is torch.compile: minutes of C++ compilation, and a compiler, for small fusions",
-    "tensor.cuda": "language_module copies the tied embedding with .cuda(); on this machine that is the tensor itself",
+    "tensor.cuda": "language_module copies the tied embedding, and the optimizer what it saves, with .cuda(); patched inside "
+    "the two only",
     "tensor.type": "the optimizer compares tensor.type() with 'torch.cuda.FloatTensor'; patched inside it only",
     "rng": "random.py reads and writes torch.cuda.default_generators; here the CPU generator plays their part",
     "adam": "without TE or Apex the distributed optimizer cannot load its own checkpoint (also needed with CUDA)",
@@ -225,10 +226,21 @@ def _cuda_type_names() -> Iterator[None]:
         torch.Tensor.type = real  # type: ignore[method-assign]
 
 
-def _with_cuda_type_names(function: Callable[..., Any]) -> Callable[..., Any]:
+@contextlib.contextmanager
+def _cuda_is_here() -> Iterator[None]:
+    """Let `tensor.cuda()`, which can only raise without CUDA, be the tensor itself for the time of one call."""
+    real = torch.Tensor.cuda
+    torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.Tensor.cuda = real  # type: ignore[method-assign]
+
+
+def _inside(context: Callable[[], contextlib.AbstractContextManager[None]], function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with _cuda_type_names():
+        with context():
             return function(*args, **kwargs)
 
     return call
@@ -239,15 +251,20 @@ def _patch_type_names() -> None:
     distributed: Any = importlib.import_module("megatron.core.optimizer.distrib_optimizer")
     clip: Any = importlib.import_module("megatron.core.optimizer.clip_grads")
     for cls in (optimizer.Float16OptimizerWithFloat16Params, distributed.DistributedOptimizer):
-        cls.__init__ = _with_cuda_type_names(cls.__init__)
-    patched = _with_cuda_type_names(clip.clip_grad_by_total_norm_fp32)
+        cls.__init__ = _inside(_cuda_type_names, cls.__init__)
+    patched = _inside(_cuda_type_names, clip.clip_grad_by_total_norm_fp32)
     for module in (clip, optimizer):  # optimizer.py imported the function by name
         module.clip_grad_by_total_norm_fp32 = patched
 
 
 def _patch_tensor_cuda() -> None:
-    """Without CUDA `.cuda()` can only raise; here it is the tensor itself."""
-    torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign]
+    language: Any = importlib.import_module("megatron.core.models.common.language_module.language_module")
+    distributed: Any = importlib.import_module("megatron.core.optimizer.distrib_optimizer")
+    for cls, name in (
+        (language.LanguageModule, "setup_embeddings_and_output_layer"),
+        (distributed.DistributedOptimizer, "get_parameter_state_dp_zero"),
+    ):
+        setattr(cls, name, _inside(_cuda_is_here, getattr(cls, name)))
 
 
 def _patch_rng() -> None:
@@ -316,8 +333,8 @@ def install() -> None:
         loaded = sorted(name for name in sys.modules if name == "megatron.core" or name.startswith("megatron.core."))
         assert not loaded, f"runtime.install() must come before the import of {loaded[0]}"
         sys.meta_path.insert(0, _FacadeFinder())
-        _patch_tensor_cuda()
         _patch_rng()
+        _patch_tensor_cuda()
         _patch_type_names()
     _patch_adam()
     _patch_save_queue()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer import get_megatron_optimizer
@@ -14,11 +13,9 @@ from megatron.core.transformer.module import Float16Module
 
 from megatron_recipes.config import RunConfig
 from megatron_recipes.engine import runtime
-from megatron_recipes.engine.refusals import resolve_layer_spec
+from megatron_recipes.engine.refusals import refuse_stock_window, resolve_layer_spec
 from megatron_recipes.models.init import initialize_weights
-from megatron_recipes.models.modernbert import ModernBertModel, encoder_config
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8_hybrid": torch.bfloat16}
+from megatron_recipes.models.modernbert import DTYPES, ModernBertModel, encoder_config
 
 
 @dataclass(slots=True)
@@ -37,6 +34,7 @@ def build_model(config: RunConfig) -> ModernBertModel:
     fp8 = "hybrid" if config.precision == "fp8_hybrid" else None
     megatron = encoder_config(config.model, config.parallel, DTYPES[config.precision], fp8, spec)
     model = ModernBertModel(megatron, config.model.vocab_size, config.model.max_sequence_length, spec)
+    refuse_stock_window(model)
     initialize_weights(model, config.seed)
     return model.to(runtime.device())
 

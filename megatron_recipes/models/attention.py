@@ -74,8 +74,8 @@ class SDPACoreAttention(MegatronModule):
 class LocalGlobalSelfAttention(SelfAttention):
     """Megatron-Core's `SelfAttention` whose layers pick one of two rotary embeddings.
 
-    `rotary_pos_emb` arrives stacked `[2, s, 1, 1, d]`: local layers take the first, global ones the second. (Megatron-Core
-    knows one RoPE base per model.)
+    `rotary_pos_emb` arrives stacked `[2, s, 1 or b, 1, d]`: local layers take the first, global ones the second.
+    (Megatron-Core knows one RoPE base per model.)
     """
 
     def __init__(self, config: TransformerConfig, submodules: Any, layer_number: int, *args: Any, **kwargs: Any) -> None:
@@ -91,6 +91,6 @@ class LocalGlobalSelfAttention(SelfAttention):
         rotary_pos_emb: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `SelfAttention.forward`, with `rotary_pos_emb` `[2, s, 1, 1, d]`."""
+        """As `SelfAttention.forward`, with `rotary_pos_emb` `[2, s, 1 or b, 1, d]`."""
         assert rotary_pos_emb is not None and rotary_pos_emb.size(0) == 2
         return super().forward(hidden_states, attention_mask, *args, rotary_pos_emb=rotary_pos_emb[self.rope_index], **kwargs)

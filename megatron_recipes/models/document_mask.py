@@ -21,6 +21,7 @@ class DocumentMask(PackedSeqParams):
     """
 
     segments: torch.Tensor | None = None
+    positions: torch.Tensor | None = None  # `[b, s]`, from 0 in each packed document; None: as they stand in the row
     sequence_length: int = 0
     _masks: dict[int | None, torch.Tensor | None] = field(default_factory=dict, repr=False)
 
@@ -62,14 +63,25 @@ def cu_seqlens_from_segments(segments: torch.Tensor) -> torch.Tensor:
 def dense_mask(
     rows: int, length: int, cu_seqlens: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None
 ) -> DocumentMask:
-    """The mask for rows of `[b, s]` tokens, packed (`cu_seqlens` `[n + 1]`) or padded (`attention_mask` `[b, s]`)."""
+    """The mask for rows of `[b, s]` tokens, packed (`cu_seqlens` `[n + 1]`) or padded (`attention_mask` `[b, s]`).
+
+    Positions start anew in each packed document, as if it were alone; padding does not move them (as in transformers).
+    """
     assert cu_seqlens is None or attention_mask is None, "rows are packed or padded, not both"
-    segments = None
+    segments = positions = None
     if cu_seqlens is not None:
         segments = segments_from_cu_seqlens(cu_seqlens, rows, length)
+        positions = torch.arange(rows * length, device=cu_seqlens.device).view(rows, length) - cu_seqlens[segments]
     elif attention_mask is not None and not bool(attention_mask.all()):
         segments = attention_mask.to(torch.int32)
-    return DocumentMask(qkv_format="sbhd", segments=segments, sequence_length=length, max_seqlen_q=length, max_seqlen_kv=length)
+    return DocumentMask(
+        qkv_format="sbhd",
+        segments=segments,
+        positions=positions,
+        sequence_length=length,
+        max_seqlen_q=length,
+        max_seqlen_kv=length,
+    )
 
 
 def stream_mask(

@@ -34,11 +34,12 @@ from megatron.core.transformer.transformer_layer import (
     get_transformer_layer_offset,
 )
 
-from megatron_recipes.config import ModelConfig, ParallelConfig
+from megatron_recipes.config import ModelConfig, ParallelConfig, padded_vocab_size
 from megatron_recipes.models.attention import LocalGlobalSelfAttention, SDPACoreAttention
 from megatron_recipes.models.document_mask import DocumentMask, dense_mask, stream_mask
 
-VOCAB_MULTIPLE = 128  # Megatron-LM pads the vocabulary to this many entries per tensor-parallel rank
+# type of the weights in the forward and backward pass
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8_hybrid": torch.bfloat16}
 
 
 @dataclass
@@ -48,12 +49,6 @@ class EncoderConfig(TransformerConfig):
     local_rope_theta: float = 10_000.0
     global_rope_theta: float = 10_000.0
     init_std: float = 0.02
-
-
-def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
-    """Rows of the embedding, so that every tensor-parallel rank holds a multiple of 128 of them."""
-    multiple = VOCAB_MULTIPLE * tensor_parallel
-    return -(-vocab_size // multiple) * multiple
 
 
 def encoder_config(
@@ -254,10 +249,11 @@ class ModernBertModel(LanguageModule):
         return self._masked_losses(hidden, labels.flatten())
 
     def _rotary_embeddings(self, mask: DocumentMask) -> torch.Tensor:
-        """`[2, s, 1, 1, d]`: angles of the local and of the global layers."""
+        """Angles of the local and of the global layers: `[2, s, 1, 1, d]`, or `[2, s, b, 1, d]` for packed rows."""
         length = mask.max_seqlen_q
         streamed = mask.qkv_format == "thd"
-        return torch.stack([self.rope_local(length, packed_seq=streamed), self.rope_global(length, packed_seq=streamed)])
+        angles = torch.stack([self.rope_local(length, packed_seq=streamed), self.rope_global(length, packed_seq=streamed)])
+        return angles if mask.positions is None else angles[:, mask.positions.t(), 0]
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[n, h]` -> this rank's logits `[n, padded vocabulary / TP]`; entries that are only padding are -inf."""

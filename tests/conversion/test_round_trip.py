@@ -138,6 +138,16 @@ def test_a_wrong_conversion_leaves_no_folder(fault: str, checkpoint: Path, tmp_p
     assert nothing_left(tmp_path / "out")
 
 
+def test_a_tokenizer_with_more_entries_than_the_embedding(small_tokenizer: Path):
+    from conversion.export import check_tokenizer
+    from mecellem.files import sha256_of
+
+    sha256 = sha256_of(small_tokenizer / "tokenizer.json")
+    assert check_tokenizer(small_tokenizer, 700, sha256) == small_tokenizer
+    with pytest.raises(UserError, match=r"has 700 entries, the checkpoint's embedding 699: .*\(--tokenizer\)"):
+        check_tokenizer(small_tokenizer, 699, sha256)
+
+
 def copy_checkpoint(checkpoint: Path, target: Path) -> Path:
     import shutil
 

@@ -10,11 +10,9 @@ import pytest
 import yaml
 import zstandard
 
-from evaluation.fill_mask import FillMaskSettings
-from evaluation.measure import EvaluationSettings
-from evaluation.retrieval.tasks import TaskSettings
+from evaluation.settings import EvaluationSettings, FillMaskSettings, TaskSettings
 from post_training.contrastive import ContrastiveSettings
-from post_training.documents import read_split
+from preprocessing.corpus.read_split import read_split
 
 SETTINGS = EvaluationSettings(
     masking=FillMaskSettings(mask_documents=60, mask_length=96),
@@ -88,8 +86,9 @@ def write_run(folder: Path, steps: int = 40) -> Path:
             )
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     values = {
-        "config": {"name": "mursit_tiny", "model": {"num_layers": 2}, "optimizer": {"lr": 1e-3}},
+        "config": {"name": "mursit_tiny", "model": {"num_layers": 2}, "optimizer": {"lr": 1e-3}, "seed": 4321},
         "origins": {"optimizer.lr": "recipe"},
+        "tokenizer_sha256": "0" * 64,
         "steps": steps,
         "tokens_per_step": 1000,
         "versions": {"torch": "2"},
@@ -102,6 +101,17 @@ def write_run(folder: Path, steps: int = 40) -> Path:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def plain_corpus(test_documents, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two columns, number and text, as anyone's own corpus may have them; real text without titles."""
+    folder = tmp_path_factory.mktemp("plain")
+    texts = [document.text for document in test_documents if document.source != "kenet"]
+    for split, part in (("train", texts[:-60]), ("test", texts[-60:])):
+        lines = [json.dumps({"id": number, "text": text}, ensure_ascii=False) for number, text in enumerate(part)]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.cache import Cache, content_key
+from evaluation import cache as cache_module
+from evaluation.cache import Cache, content_key, source_sha256
 from evaluation.results import LeftOut
 
 
@@ -35,6 +36,21 @@ def test_a_failed_part_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError):
         Cache(tmp_path).record("a", 1, LeftOut, fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sources_digest_follows_every_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "ROOT", tmp_path)
+    (tmp_path / "room" / "inner").mkdir(parents=True)
+    (tmp_path / "room" / "a.py").write_text("a = 1")
+    (tmp_path / "room" / "inner" / "b.py").write_text("b = 1")
+    found = [source_sha256.__wrapped__("room")]
+    (tmp_path / "room" / "note.txt").write_text("no code")
+    assert source_sha256.__wrapped__("room") == found[0]
+    (tmp_path / "room" / "inner" / "b.py").write_text("b = 2")
+    found.append(source_sha256.__wrapped__("room"))
+    (tmp_path / "room" / "inner" / "b.py").rename(tmp_path / "room" / "b.py")
+    found.append(source_sha256.__wrapped__("room"))
+    assert len(set(found)) == 3
 
 
 def test_key_ignores_order_only():

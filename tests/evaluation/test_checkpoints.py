@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from evaluation.checkpoints import compare, evaluate_run, rescore, select, selection_sentence
+from evaluation.report import main as report
 from evaluation.results import CheckpointScores, Comparison, EvaluationResults, Selection, SystemScores, TaskScores, read_record
+from evaluation.tables import print_selection
+from mecellem.console import console
 from mecellem.errors import UserError
 
 
@@ -33,7 +36,7 @@ def with_scores(results: EvaluationResults, values: np.ndarray, floor: np.ndarra
 
 def row(step: int, results: EvaluationResults, folder: str) -> CheckpointScores:
     return CheckpointScores(
-        step=step, tokens=None, checkpoint=f"c{step}", folder=folder, results="", sha256="", fill_mask_top1=0,
+        step=step, tokens=None, checkpoint=f"c{step}", folder=folder, results="", sha256="", fill_mask_top1_mask_only=0,
         fill_mask_nll=10 / step, mean_pooled=0,
         post_trained=results.systems["model_post_trained"].mean_ndcg_10,
     )  # fmt: skip
@@ -129,6 +132,22 @@ def test_a_second_call_measures_nothing_and_a_new_checkpoint_is_exported(evaluat
     assert exported == ["step_0000040"]
     again = json.loads((run / "evaluation" / "step_0000020" / "results.json").read_text())
     assert {key: first[key] for key in ("systems", "fill_mask")} == {key: again[key] for key in ("systems", "fill_mask")}
+
+
+def test_without_titles_fill_mask_alone_is_measured_and_chooses(evaluated_run, plain_corpus, settings, tmp_path, capsys):
+    run = shutil.copytree(evaluated_run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    selection = evaluate_run(run, plain_corpus, run / "evaluation", settings, device="cpu", export=shutil.copytree)
+    losses = {row.step: row.fill_mask_nll for row in selection.checkpoints}
+    assert selection.chosen_by == "fill-mask" and selection.best_step == min(losses, key=lambda step: losses[step])
+    assert "allows no retrieval task" in selection.sentence and selection.peak_step is selection.score is None
+    assert read_record(run / "evaluation" / "selection.json", Selection, "") == selection
+    print_selection(console(), selection)
+    assert selection.sentence in capsys.readouterr().out
+    assert report([str(run)]) == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Retrieval was not measured" in page and "by fill-mask loss" in page
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assert summary["evaluation"]["retrieval"] == {} and summary["corpus"] is None
 
 
 def test_bad_input(run, small_corpus, tmp_path):

@@ -10,11 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluation.choice import choose_documents
 from evaluation.fill_mask import (
-    FillMaskSettings,
     MaskedDocument,
     Tally,
-    choose_documents,
     count_tokens,
     fill_mask,
     length_batches,
@@ -22,6 +21,7 @@ from evaluation.fill_mask import (
     mask_ids,
     unigram,
 )
+from evaluation.settings import FillMaskSettings
 from mecellem.errors import UserError
 from post_training.model_folder import load_masked_lm, load_tokenizer
 from preprocessing.corpus.document import Document

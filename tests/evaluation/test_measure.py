@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import zstandard
@@ -11,6 +13,7 @@ from evaluation.measure import SYSTEMS, evaluate_folder
 from evaluation.results import EvaluationResults, read_record
 from mecellem.errors import UserError
 from post_training import contrastive
+from preprocessing.corpus.read_split import read_split
 
 FLAGS = [
     "--mask-documents", "60", "--mask-length", "96", "--max-queries", "60", "--max-documents", "150", "--steps", "6",
@@ -72,6 +75,50 @@ def test_an_interrupted_evaluation_goes_on(small_model, small_corpus, settings, 
     monkeypatch.setattr("evaluation.measure.unigram", forbidden)
     results = evaluate_folder(small_model, small_corpus, tmp_path / "r.json", tmp_path / "cache", settings, device="cpu")
     assert len(results.post_training["model"].losses) == settings.post_training.steps
+
+
+def test_other_code_is_not_answered_from_the_cache(small_model, plain_corpus, settings, tmp_path, monkeypatch):
+    arguments = (small_model, plain_corpus, tmp_path / "r.json", tmp_path / "cache", settings)
+    evaluate_folder(*arguments, device="cpu")
+    monkeypatch.setattr("evaluation.measure.fill_mask", forbidden)
+    evaluate_folder(*arguments, device="cpu")
+    monkeypatch.setattr("evaluation.measure.source_sha256", lambda *_: "other code")
+    with pytest.raises(AssertionError, match="computed again"):
+        evaluate_folder(*arguments, device="cpu")
+
+
+def test_a_plain_corpus_is_measured_by_fill_mask(small_model, plain_corpus, tmp_path, capsys):
+    arguments = [str(small_model), "--corpus", str(plain_corpus), "--out", str(tmp_path / "results.json"), *FLAGS]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert sum("retrieval was not measured" in line for line in printed.splitlines()) == 1
+    results = read_record(tmp_path / "results.json", EvaluationResults, "")
+    assert (results.tasks, results.systems, results.post_training) == ([], {}, {})
+    assert set(results.fill_mask.by_source) == {"corpus"} and results.fill_mask.all.documents > 0
+
+
+def test_titles_of_any_source_make_a_task(small_model, small_corpus, tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for split in ("train", "test"):
+        speeches = [item for item in read_split(small_corpus, split) if item.source == "ataturk"]
+        lines = [json.dumps({"title": item.title, "text": item.text, "source": "nutuklar"}) for item in speeches]
+        (corpus / f"{split}.jsonl").write_text("\n".join(lines))
+    assert main([str(small_model), "--corpus", str(corpus), "--out", str(tmp_path / "results.json"), *FLAGS]) == 0
+    results = read_record(tmp_path / "results.json", EvaluationResults, "")
+    assert [task.name for task in results.tasks] == ["nutuklar_title"] and results.left_out == []
+    assert results.systems["bm25"].mean_ndcg_10 > 0.3 and "nutuklar" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys\nfrom evaluation.evaluate import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'pydantic', 'yaml', 'megatron_recipes'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "--mask-documents" in done.stdout, done.stderr
 
 
 def test_bad_input_is_told_before_any_work(small_model, small_corpus, tmp_path, monkeypatch):

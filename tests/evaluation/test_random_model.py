@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
 from evaluation.random_model import write_random_model
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
+from mecellem.tokenizer_files import TOKENIZER_FILES
 from post_training.model_folder import check_model_folder, count_parameters, load_masked_lm, load_tokenizer
 
 
@@ -21,6 +24,16 @@ def test_same_shape_and_tokenizer_other_weights(small_model, tmp_path):
     assert abs(ours.std() - theirs.std()) < 0.2 * ours.std(), "drawn as training starts"
     text = "Türkiye Büyük Millet Meclisi"
     assert load_tokenizer(tmp_path / "random")(text)["input_ids"] == load_tokenizer(small_model)(text)["input_ids"]
+
+
+def test_every_file_of_the_tokenizer_comes_along(small_model, tmp_path):
+    folder = shutil.copytree(small_model, tmp_path / "with_template")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    write_random_model(folder, tmp_path / "random")
+    for name in TOKENIZER_FILES:
+        assert (folder / name).exists() == (tmp_path / "random" / name).exists()
+        if (folder / name).exists():
+            assert (folder / name).read_bytes() == (tmp_path / "random" / name).read_bytes()
 
 
 def test_the_seed_decides(small_model, tmp_path):

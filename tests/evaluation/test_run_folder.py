@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from evaluation.run_folder import (
-    check_run,
     checkpoint_fingerprint,
     list_checkpoints,
     metrics_of,
@@ -36,9 +35,7 @@ def test_a_broken_middle_line_is_named(run, broken):
         metrics_of(run)
 
 
-def test_not_a_run(tmp_path, run):
-    with pytest.raises(UserError, match="is not a run"):
-        check_run(tmp_path / "none")
+def test_a_run_that_has_not_started(run):
     (run / "metrics.jsonl").unlink()
     with pytest.raises(UserError, match="has not started"):
         metrics_of(run)

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import subprocess
@@ -99,11 +100,16 @@ def test_gpus_without_what_they_need(fake_gpus, tmp_path):
     assert found["GPU"]["found"].startswith("2 x NVIDIA H100")
     if doctor.torch_cuda() is None:
         assert found["torch"]["status"] == "warn" and "CUDA build" in found["torch"]["advice"]
-    for subject, module in (("Transformer Engine", "transformer_engine"), ("flash-attn", "flash_attn")):
+    for subject in ("Transformer Engine", "flash-attn"):
+        if found[subject]["status"] != "ok":  # installed here
+            assert found[subject]["status"] == "warn"
+            assert "pip install --no-build-isolation" in found[subject]["advice"]
+    for module in ("transformer_engine", "flash_attn", "transformer_engine_torch"):
         (tmp_path / "site" / module).mkdir(parents=True)
         (tmp_path / "site" / module / "__init__.py").write_text("")
-        assert found[subject]["status"] in ("warn", "ok")
-    _, found = findings(PATH=fake_gpus, PYTHONPATH=str(tmp_path / "site"))
+        _, found = findings(PATH=fake_gpus, PYTHONPATH=str(tmp_path / "site"))
+        if module == "flash_attn" and importlib.util.find_spec("transformer_engine_torch") is None:
+            assert found["Transformer Engine"]["status"] == "warn"  # its torch part is a package of its own
     assert found["Transformer Engine"]["status"] == found["flash-attn"]["status"] == "ok"
 
 

@@ -145,6 +145,20 @@ except UserError as error:
     assert names(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize(
+    "words", ["I/O error: No space left on device (os error 28)", "I/O error: File too large (os error 27)"]
+)
+def test_a_full_disk_in_a_librarys_own_words(tmp_path, words):
+    with pytest.raises(UserError, match=r"out: the disk is full"), atomic_folder(tmp_path / "out"):
+        try:
+            raise RuntimeError(f"Error while serializing: {words}")
+        except RuntimeError as error:
+            raise KeyError("wrapped") from error
+    with pytest.raises(KeyError, match="other"), atomic_folder(tmp_path / "out"):
+        raise KeyError("other")
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_every_kind_of_full(tmp_path, number):
     with pytest.raises(UserError, match=r"a\.txt: the disk is full"), atomic_write(tmp_path / "a.txt"):

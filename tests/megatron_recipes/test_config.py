@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mecellem.errors import UserError
-from megatron_recipes.config import RunConfig, flatten, origins
+from megatron_recipes.config import RunConfig, flatten, named_in, origins
 from megatron_recipes.recipes import find_recipe
 
 
@@ -53,6 +53,10 @@ BAD = [
     ({"schedule__train_tokens": 0}, "--schedule.train-tokens"),
     ({"schedule__warmup_tokens": -1}, "--schedule.warmup-tokens"),
     ({"schedule__decay_tokens": 3_000_000}, "exceed --schedule.train-tokens 3,000,000"),
+    (
+        {"schedule__warmup_tokens": 4096 * 733, "schedule__decay_tokens": 0, "schedule__train_tokens": 4096 * 733},
+        "--schedule.warmup-tokens 3,002,368 must be fewer than the 3,002,368 tokens of the run's 733 steps",
+    ),
     ({"schedule__micro_batch_size": 5}, "--schedule.global-batch-size 32 does not divide"),
     ({"schedule__min_lr_ratio": 2.0}, "--schedule.min-lr-ratio"),
     ({"parallel__sequence": True}, "--parallel.sequence splits"),
@@ -104,11 +108,27 @@ def test_global_layers(config):
 
 def test_origins(config):
     given = changed(config, optimizer__lr=1e-4, data__train=Path("elsewhere"))
-    found = origins(given, config, "mursit_tiny")
+    found = origins(given, "mursit_tiny", {"optimizer.lr", "data.train", "schedule.decay_tokens"})
     assert set(found) == set(flatten(config))
     assert found["optimizer.lr"] == found["data.train"] == "command line"
+    assert found["schedule.decay_tokens"] == "command line"  # with the value that the recipe has
     assert found["model.num_layers"] == found["name"] == "recipe mursit_tiny"
     assert found["optimizer.beta2"] == found["seed"] == found["parallel.tensor"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        ([], set()),
+        (["--optimizer.lr", "5e-4", "--seed=3"], {"optimizer.lr", "seed"}),
+        (["--schedule.global-batch-size=8", "--schedule.micro_batch_size", "4"],
+         {"schedule.global_batch_size", "schedule.micro_batch_size"}),
+        (["--parallel.sequence", "--optimizer.no-distributed"], {"parallel.sequence", "optimizer.distributed"}),
+        (["--out", "runs/seed", "--nproc", "2", "--data.train", "seed"], {"data.train"}),
+    ],
+)  # fmt: skip
+def test_names_on_the_command_line(config, argv, names):
+    assert named_in(argv, config) == names
 
 
 def test_any_field_can_be_overridden_and_unknown_names_are_errors(config, capsys):

@@ -1,12 +1,12 @@
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
 
 from mecellem.errors import UserError
 from mecellem.manifest import CorpusManifest, TokenizerEntry, write_manifest
+from megatron_recipes import train
 from megatron_recipes.config import ModelConfig
 from megatron_recipes.plan import (
     count_parameters,
@@ -97,6 +97,17 @@ def test_the_papers_run():
     assert rate.tokens / rate.seconds == pytest.approx(295_500, rel=0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [{}, {"optimizer.no-distributed": True}, {"precision": "bf16"}], ids=str)
+def test_checkpoints_are_about_as_large_as_the_plan_says(overrides, runner, tmp_path):
+    run = tmp_path / "run"
+    command = runner.command(run, **overrides)
+    p = plan(train.parse(command[command.index("mursit_tiny") :])[0].config, gpus=1)
+    runner(run, **overrides)
+    written = sum(path.stat().st_size for path in (run / "checkpoints" / "step_0000006").glob("*.distcp"))
+    assert p.checkpoint_bytes == pytest.approx(written, rel=0.1)  # vocabulary padding and the format's headers
+
+
 def test_time_halves_on_twice_the_gpus():
     config = find_recipe("mursit_large")()
     assert plan(config, gpus=16).seconds == pytest.approx(plan(config, gpus=8).seconds / 2)
@@ -159,6 +170,8 @@ def test_epochs_come_from_the_manifest(tmp_path, capsys):
     [
         ({"gpus": 0}, "--gpus must be at least 1"),
         ({"gpus": 8, "mfu": 0.0}, "--mfu 0.0 must be above 0"),
+        ({"gpus": 8, "peak_tflops": 0.0}, "--peak-tflops 0.0 must be positive"),
+        ({"gpus": 8, "gpu_memory_gb": -1.0}, "--gpu-memory-gb -1.0 must be positive"),
         ({"gpus": 8, "mfu": 30}, "--mfu 30 must be above 0 and at most 1"),
         ({"gpus": 7}, "7 data-parallel ranks"),
     ],
@@ -174,8 +187,7 @@ def test_human_count(value, text):
 
 
 def test_dry_run_on_a_laptop(tmp_path):
-    """The command itself, in a folder without data: fast, without torch, with the numbers that users look for."""
-    started = time.perf_counter()
+    """The command itself, in a folder without data: without torch, with the numbers that users look for."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "mecellem", "train", "mursit_base", "--dry-run"],
         cwd=tmp_path,
@@ -184,7 +196,6 @@ def test_dry_run_on_a_laptop(tmp_path):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - started < 3  # 0.5 s on an idle machine
     assert " torch\n" not in done.stderr
     for text in ("155,649,792", "155.6M", "23,885", "GPU hours", "2.2 GB", "MFU 30%"):
         assert text in done.stdout

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from post_training.documents import read_split
+from preprocessing.corpus.read_split import read_split
 
 
 @pytest.fixture(scope="session")

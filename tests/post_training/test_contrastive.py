@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
-from post_training.contrastive import TRAINING_RECORD, ContrastiveSettings, batch_loss, mean_pooled, train_contrastive
+from post_training.contrastive import TRAINING_RECORD, ContrastiveSettings, mean_pooled, train_contrastive
 from post_training.crops import crop_pairs
 
 SETTINGS = ContrastiveSettings(steps=30, batch_size=24, lr=2e-3)
@@ -24,6 +27,18 @@ def trained(small_model, train_documents, tmp_path_factory):
 
 def held_out_pairs(documents):
     return crop_pairs(documents, batches=1, batch_size=100, window_words=64, crop_min_words=3, crop_largest_share=0.2, seed=99)
+
+
+def batch_loss(model, pairs, temperature):
+    """The InfoNCE loss of one batch of pairs, without training."""
+    model.eval()
+    loss = MultipleNegativesRankingLoss(model, scale=1 / temperature)
+    with torch.no_grad():
+        features = [
+            {key: value.to(model.device) for key, value in model.preprocess(list(side)).items() if hasattr(value, "to")}
+            for side in zip(*pairs, strict=True)
+        ]
+        return float(loss(features, labels=None))
 
 
 def test_loss_falls_on_pairs_that_were_not_trained_on(trained, small_model, train_documents):
@@ -93,6 +108,17 @@ def test_mean_pooling_ignores_padding(small_model):
 def test_bad_settings_name_the_flag(values, flag):
     with pytest.raises(UserError, match=flag):
         ContrastiveSettings(**values)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_model, train_documents, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # the weights have 2 MB
+    try:
+        with pytest.raises(UserError, match=r"target: the disk is full") as caught:
+            train_contrastive(small_model, tmp_path / "target", train_documents, ContrastiveSettings(steps=1, batch_size=4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_left_when_training_fails(small_model, tmp_path):

@@ -1,14 +1,13 @@
 import hashlib
-import struct
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mecellem.errors import UserError
+from megatron_recipes.data.corpus import read_index
 from preprocessing import indexed
-from preprocessing.indexed import open_writer, read_header, token_dtype
+from preprocessing.indexed import open_writer, token_dtype
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 65_000), max_size=6), min_size=1, max_size=30).filter(any)
 
@@ -56,9 +55,9 @@ def test_the_files_are_megatrons_own_and_it_reads_them(folder, documents, vocab_
     dataset = IndexedDataset(str(folder / "ours"))
     assert [dataset[i].tolist() for i in range(len(dataset))] == [document for document in documents if document]
     assert len(dataset.document_indices) == len(documents) + 1
-    header = read_header(folder / "ours")
-    assert (header.sequences, header.documents) == (len(dataset), len(documents))
-    assert header.dtype == dataset.index.dtype
+    index = read_index(folder / "ours.idx")
+    assert index.dtype == dataset.index.dtype
+    assert index.document_starts.tolist() == [0, *np.cumsum([len(document) for document in documents])]
     assert (writer.documents, writer.tokens) == (len(documents), sum(map(len, documents)))
 
 
@@ -84,22 +83,3 @@ def test_an_older_corpus_stays_whole_when_the_new_one_fails(tmp_path):
         writer.add(np.array([3]), np.array([1]))
         raise RuntimeError
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_a_header_that_is_not_megatrons_is_refused(tmp_path):
-    prefix = tmp_path / "x"
-    with pytest.raises(UserError, match="is missing"):
-        read_header(prefix)
-    write(prefix, [[1, 2], [3]], 10)
-    path = tmp_path / "x.idx"
-    good = path.read_bytes()
-    for content, message in [
-        (good[:20], "not a Megatron index"),
-        (b"MMIDIDX\x01" + good[8:], "not a Megatron index"),
-        (good[:9] + struct.pack("<Q", 2) + good[17:], "index version 2"),
-        (good[:17] + b"\x07" + good[18:], "type 7"),
-        (good[:-3], "it is cut"),
-    ]:
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=message):
-            read_header(prefix)

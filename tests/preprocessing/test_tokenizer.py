@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
-from preprocessing.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer, train_tokenizer
+from preprocessing.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer, write_tokenizer
 
 SENTENCES = [
     "Türkiye Büyük Millet Meclisi'nin açılışında yaptığı konuşma.",
@@ -29,8 +29,8 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def folder(tokenizer, tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokenizer") / "t"
-    save_tokenizer(tokenizer, path, model_max_length=1024)
+    path = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(tokenizer, path, model_max_length=1024)
     return path
 
 
@@ -84,11 +84,11 @@ def test_a_size_below_the_bytes_is_refused(size):
 def test_another_process_trains_the_same_file(folder, tmp_path):
     program = (
         "import sys, pathlib; from preprocessing.tokenizer import *\n"
-        "save_tokenizer(train_tokenizer(eval(sys.argv[1]), 400), pathlib.Path(sys.argv[2]), 1024)"
+        "write_tokenizer(train_tokenizer(eval(sys.argv[1]), 400), pathlib.Path(sys.argv[2]), 1024)"
     )
-    subprocess.run([sys.executable, "-c", program, repr(TEXT), str(tmp_path / "again")], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program, repr(TEXT), str(tmp_path)], check=True, timeout=120)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_transformers_loads_it_with_every_role(folder, tokenizer):
@@ -121,9 +121,9 @@ def test_truncation_and_padding_in_the_file_are_switched_off(tokenizer, tmp_path
     copy = Tokenizer.from_str(tokenizer.to_str())
     copy.enable_truncation(8)
     copy.enable_padding(length=8)
-    save_tokenizer(copy, tmp_path / "t", model_max_length=8)
+    write_tokenizer(copy, tmp_path, model_max_length=8)
     for text in ("a", SENTENCES[0]):
-        ids = load_tokenizer(tmp_path / "t").tokenizer.encode(text).ids
+        ids = load_tokenizer(tmp_path).tokenizer.encode(text).ids
         assert ids == tokenizer.encode(text).ids
 
 

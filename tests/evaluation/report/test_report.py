@@ -11,8 +11,10 @@ import pytest
 from evaluation.measure import SYSTEMS
 from evaluation.report import main
 from evaluation.report.gather import gather
-from evaluation.report.page import flatten, human_count
+from evaluation.report.page import dotted
+from evaluation.tables import FILL_MASK_NOTE, percent, score
 from mecellem.errors import UserError
+from megatron_recipes.plan import human_count
 
 
 class Page(HTMLParser):
@@ -75,6 +77,19 @@ def test_page_shows_every_figure_of_the_evaluation(written, evaluated_run):
         assert word in text
 
 
+def test_model_and_unigram_are_compared_on_masks_only(written, evaluated_run):
+    evaluation = json.loads((written.parent / "summary.json").read_text())["evaluation"]
+    ours, theirs = (evaluation[name]["all"]["top1_mask_only"] for name in ("fill_mask", "unigram"))
+    page = Page(written.read_text())
+    ratio = f"{ours / theirs:.1f} times the" if ours and theirs else "beside"
+    assert f"fills {percent(ours)} of [MASK]s with the exact token, {ratio} {percent(theirs)}" in page.text
+    assert f"[MASK]s filled{percent(ours)}unigram {percent(theirs)}" in page.text
+    for row in evaluation["selection"]["checkpoints"]:
+        results = json.loads((evaluated_run / "evaluation" / row["results"]).read_text())
+        assert row["fill_mask_top1_mask_only"] == results["fill_mask"]["all"]["top1_mask_only"]
+    assert "top-1, 80/10/10" in page.text and FILL_MASK_NOTE in page.text
+
+
 def test_pictures_and_summary_stand_beside_it(written, evaluated_run):
     names = {path.name for path in (written.parent / "report_figures").iterdir()}
     assert names == {f"{name}{dark}.png" for name in ("loss", "dynamics", "checkpoints", "systems") for dark in ("", "-dark")}
@@ -84,6 +99,69 @@ def test_pictures_and_summary_stand_beside_it(written, evaluated_run):
     assert set(evaluation["retrieval"]) == set(SYSTEMS)
     assert evaluation["selection"]["best_step"] in (20, 40)
     assert evaluation["fill_mask"]["all"]["masked"] == evaluation["unigram"]["all"]["masked"] > 0
+
+
+class Tables(HTMLParser):
+    """The cells of every table's body."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.cells: list[str] = []
+        self.body = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, _):
+        self.body = self.body or tag == "tbody"
+        if self.body and tag in ("td", "th", "small"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        self.body = self.body and tag != "tbody"
+
+    def handle_data(self, data):
+        if self.body and self.cells:
+            self.cells[-1] += data
+
+
+FORMATS = (
+    str, human_count, percent, score, "{:,}".format, "{:.2f}".format, "{:.3f}".format, "{:+.3f}".format
+)  # fmt: skip
+FIGURE = re.compile(r"[<+-]?(?:\d[\d,]*)?\.?\d+[kMBT%]?")
+
+
+def leaves(tree):
+    match tree:
+        case dict():
+            for value in tree.values():
+                yield from leaves(value)
+        case list():
+            yield from (leaf for value in tree for leaf in leaves(value))
+            yield tree
+        case _:
+            yield tree
+
+
+def not_in_summary(page: str, summary) -> list[str]:
+    """The cells of the page's tables with a figure that no value of the summary is printed as."""
+    values = list(leaves(summary))
+    printed = {str(value).strip() for value in values}
+    for value in values:
+        if isinstance(value, int | float):
+            printed |= {show(value) for show in FORMATS}
+    cells = [cell.strip() for cell in Tables(page).cells]
+    names = {cell for cell in cells if re.fullmatch(r"[a-z_0-9.]+", cell) and re.search("[a-z]", cell)}
+    cells = [cell for cell in cells if cell not in names and not set(cell.split()) <= printed]  # "package 0.1.2": both
+    return [cell for cell in cells if cell not in printed and set(FIGURE.findall(cell)) - printed]
+
+
+def test_every_figure_of_the_tables_is_in_the_summary(written):
+    page, summary = written.read_text(), json.loads((written.parent / "summary.json").read_text())
+    assert len([cell for cell in Tables(page).cells if FIGURE.search(cell)]) > 100
+    assert not_in_summary(page, summary) == []
+    for name in ("corpus", "settings", "evaluation"):  # the check itself sees what is missing
+        assert not_in_summary(page, {key: value for key, value in summary.items() if key != name}), name
+    del summary["evaluation"]["checkpoints"]
+    assert not_in_summary(page, summary)
 
 
 def test_two_reports_are_the_same(written, evaluated_run, tmp_path):
@@ -117,7 +195,7 @@ def test_text_is_escaped(run):
     ("name", "text", "sentence"),
     [
         ("run.yaml", "a: [", "not valid YAML"),
-        ("run.yaml", "", "holds no settings"),
+        ("run.yaml", "", "has no config"),
         ("metrics.jsonl", "", "the run has not started"),
         ("metrics.jsonl", '{"step": 1, "lo\n{"step": 2}\n', "line 1 is broken"),
         ("evaluation/selection.json", "{}", "selection.json: checkpoints: Field required"),
@@ -144,12 +222,5 @@ def test_missing_run_and_missing_results(tmp_path, evaluated_run):
         gather(run, run / "evaluation", None)
 
 
-def test_words_for_numbers():
-    assert [human_count(number) for number in (950, 12_000, 5_516_800, 1.2e9, 3e12)] == [
-        "950",
-        "12 K",
-        "5.52 M",
-        "1.2 B",
-        "3 T",
-    ]
-    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
+def test_dotted_names():
+    assert dotted({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}

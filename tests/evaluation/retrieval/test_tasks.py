@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from evaluation.results import LeftOut
-from evaluation.retrieval.tasks import RetrievalTask, TaskSettings, build_task, build_tasks, without_title
+from evaluation.retrieval.tasks import RetrievalTask, build_task, build_tasks, without_title
+from evaluation.settings import TaskSettings
 from mecellem.errors import UserError
 from preprocessing.corpus.document import Document
 
@@ -69,9 +70,27 @@ def test_small_tasks_are_left_out_with_the_reason():
     assert isinstance(absent, LeftOut) and "ataturk" in absent.reason
 
 
-def test_no_task_at_all_is_an_error():
-    with pytest.raises(UserError, match="allows no retrieval task"):
-        build_tasks([page(1, "Bir konu")], TaskSettings())
+def test_documents_without_titles_make_no_task():
+    assert build_tasks([Document(str(number), "corpus", "x", "", BODY) for number in range(50)], TaskSettings()) == ([], [])
+
+
+def test_every_source_with_titles_makes_a_task_of_its_own():
+    documents = [
+        Document(f"{source}/{number}", source, "x", title, f"{title}\n{BODY} {number}")
+        for source in ("kanun", "karar")
+        for number in range(40)
+        for title in [f"Başlık {source} {number}"]
+    ]
+    documents += [Document(f"kanun/{number}", "kanun", "x", "Aynı başlık", BODY) for number in (41, 42)]
+    documents += [Document("tek/1", "tek", "x", "Tek bir belge", BODY), Document("d/1", "düz", "x", "", BODY)]
+    tasks, left = build_tasks(documents, TaskSettings())
+    assert [(task.name, task.source, len(task.queries)) for task in tasks] == [
+        ("kanun_title", "kanun", 40),
+        ("karar_title", "karar", 40),
+    ]
+    assert set(tasks[0].documents) - set(tasks[0].queries) == {"kanun/41", "kanun/42"}
+    assert not any(title in tasks[0].documents[key] for key, title in tasks[0].queries.items())
+    assert [item.name for item in left] == ["tek_title"]
 
 
 def test_real_tasks(test_documents):

@@ -156,10 +156,10 @@ exec "$@"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0, reason="needs a mount namespace"
-)
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a mount namespace")
 def test_a_disk_that_is_really_full(runner: Runner, tmp_path: Path):
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, timeout=30).returncode != 0:
+        pytest.skip("needs the right to make a mount namespace")
     disk = tmp_path / "disk"
     disk.mkdir()
     run = disk / "run"

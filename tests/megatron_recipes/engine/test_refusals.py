@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from training_runs import TIMEOUT, Runner
 
 from mecellem.cli import main
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.manifest import manifest_path
+from megatron_recipes import train
+from megatron_recipes.config import ModelConfig
 from megatron_recipes.engine import refusals
 from megatron_recipes.engine.refusals import foreign_apex, resolve_layer_spec
 from megatron_recipes.recipes import find_recipe
@@ -214,6 +217,43 @@ def test_nvidias_apex_is_not_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "apex" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert foreign_apex() is None
+
+
+@pytest.mark.parametrize("layers", ["stock core", "own core"])
+def test_a_window_on_the_stock_attention_core(layers: str, monkeypatch: pytest.MonkeyPatch):
+    from dataclasses import replace
+
+    from megatron_recipes.engine.parallel import single_process
+
+    recipe = find_recipe("mursit_tiny")()
+    config = replace(recipe, model=ModelConfig(2, 32, 32, 2, 200, 64, local_attention=8), precision="fp32")
+    with single_process():
+        from megatron.core.transformer.dot_product_attention import DotProductAttention
+
+        from conversion.megatron_model import build
+        from megatron_recipes.engine.setup import build_model
+        from megatron_recipes.models import modernbert
+
+        if layers == "own core":
+            build_model(config)
+            return
+        monkeypatch.setattr(modernbert, "SDPACoreAttention", DotProductAttention)
+        for make in (lambda: build_model(config), lambda: build(config.model, config.parallel, torch.float32)):
+            with pytest.raises(UserError, match=r"core_attention is Megatron-Core's .* with the window \(4, 4\)"):
+                make()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_more_ranks_than_gpus(count: int, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setenv("RANK", "0")  # also the ranks that have a GPU refuse, before they write anything
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("MECELLEM_STORE", str(tmp_path / "store"))
+    command = runner.command(tmp_path / "run", **{"parallel.tensor": 2})
+    with pytest.raises(UserError, match=rf"4 ranks on this machine but {count} GPUs? .*--nproc, --parallel.tensor or"):
+        train.main(command[command.index("mursit_tiny") :])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -7,24 +7,28 @@ from pathlib import Path
 import pytest
 from training_runs import Runner, losses, metrics, steps_done, validation_losses, wait_for
 
+STEPS = 80  # seconds of training; the signal comes some hundredths after the first step
+LONGER = {"schedule.train-tokens": STEPS * 1024, "checkpoint-interval": STEPS, "validation-interval": STEPS // 2}
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", [{}, {"nproc": 2}], ids=["one process", "DP2"])
-def test_sigterm_saves_and_the_same_command_ends_bit_for_bit(layout, runner: Runner, reference: Path, tmp_path: Path):
-    run, whole = tmp_path / "run", reference
-    if layout:
-        whole = tmp_path / "whole"
-        runner(whole, **layout)
-    process = runner.start(run, **layout)
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"nproc": 2}, {"parallel.pipeline": 2}, {"precision": "bf16"}],
+    ids=["one process", "DP2", "PP2", "BF16 with FP32 master weights"],
+)
+def test_sigterm_saves_and_the_same_command_ends_bit_for_bit(layout, runner: Runner, tmp_path: Path):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    process = runner.start(run, **LONGER | layout)
     wait_for(lambda: steps_done(run) >= 1, process)
     process.send_signal(signal.SIGTERM)
     output = runner.finish(process)
     stopped = max(losses(run))
-    if stopped < 6:
-        assert f"stopped at step {stopped} of 6" in output
+    assert stopped < STEPS and f"stopped at step {stopped} of {STEPS}" in output
     assert (run / "checkpoints" / "latest").read_text().strip() == f"step_{stopped:07d}"
-    runner(run, **layout)
-    assert losses(run) == losses(whole)
+    runner(run, **LONGER | layout)
+    runner(whole, **LONGER | layout)
+    assert len(losses(run)) == STEPS and losses(run) == losses(whole)
     assert validation_losses(run) == validation_losses(whole)
 
 

@@ -110,6 +110,14 @@ def test_type_names_are_back_after_the_call(megatron):
     assert torch.zeros(1).type() == "torch.FloatTensor"
 
 
+def test_cuda_is_the_tensor_itself_inside_the_call_only(megatron):
+    weight = torch.zeros(1)
+    with runtime._cuda_is_here():
+        assert weight.cuda(non_blocking=True) is weight
+    with pytest.raises((RuntimeError, AssertionError)):
+        weight.cuda()
+
+
 def test_rng_tracker_forks_a_stream_of_its_own(megatron):
     from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 

@@ -42,6 +42,15 @@ def test_packed_rows(case, window):
 
 @settings(max_examples=60)
 @given(case=packed())
+def test_positions_start_anew_in_each_document(case):
+    rows, length, boundaries = case
+    mask = dense_mask(rows, length, cu_seqlens=torch.tensor(boundaries, dtype=torch.int32))
+    expected = [position for start, end in itertools.pairwise(boundaries) for position in range(end - start)]
+    assert mask.positions.flatten().tolist() == expected
+
+
+@settings(max_examples=60)
+@given(case=packed())
 def test_boundaries_and_segments_are_each_others_inverse(case):
     rows, length, boundaries = case
     given = torch.tensor(boundaries, dtype=torch.int32)
@@ -56,6 +65,7 @@ def test_padding_is_a_segment_of_its_own():
     assert mask[0].tolist() == [[True, True, False, False]] * 2 + [[False, False, True, True]] * 2
     assert mask[1].all()
     assert mask.any(-1).all()  # a row of only masked keys would be NaN
+    assert dense_mask(2, 4, attention_mask=attention).positions is None  # padding does not move a token
 
 
 def test_whole_documents_need_no_mask():

