@@ -59,7 +59,12 @@ def run_step(line: Sequence[str], started: float) -> None:
     out.print(f"\n[{human_time(time.monotonic() - started)}] $ mecellem {shlex.join(line)}", style="bold cyan", markup=False)
     words, flags = find_command(list(line))
     module, function = COMMANDS[words][0].split(":")
-    code = getattr(importlib.import_module(module), function)(flags)
+    try:
+        code = getattr(importlib.import_module(module), function)(flags)
+    except SystemExit as left:
+        if left.code:
+            raise
+        raise KeyboardInterrupt from left  # a signal before there was anything to save: the step left, so does the demo
     if code:
         raise UserError(f"the step above ended with code {code}: mend what it says and run `mecellem demo` again")
 

@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -276,13 +277,18 @@ def test_killed_at_random_moments(sample_corpus, sample_tokenizer, out):
     expected = [dict(zip(("x.bin", "x.idx"), hashes, strict=True))]
     command = [sys.executable, "-m", "mecellem", "prepare", "tokenize", "--input", source]
     command += ["--tokenizer", sample_tokenizer, "--out", out / "x"]
+    started = time.monotonic()
+    subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL, check=True, timeout=60)
+    whole_run = time.monotonic() - started
+    for name in FILES:
+        (out / name).unlink()
     seed = random.randrange(1 << 30)
     delays = random.Random(seed)
     killed = 0
     for _ in range(8):
         child = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            child.wait(timeout=delays.uniform(0.2, 1.2))
+            child.wait(timeout=delays.uniform(0.1, 0.9) * whole_run)
         except subprocess.TimeoutExpired:
             child.kill()
             killed += 1

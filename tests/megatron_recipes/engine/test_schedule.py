@@ -88,7 +88,7 @@ def test_clipping(limit: float, distributed: bool, small, monkeypatch: pytest.Mo
         assert after == pytest.approx(limit, rel=1e-4)
     else:
         assert sum(map(torch.numel, used)) == sum(map(torch.numel, computed))
-        assert after == before  # not scaled by anything
+        assert after == pytest.approx(before, rel=1e-12)  # the same numbers, summed in another order: not scaled by anything
 
 
 def test_weight_decay_leaves_norms_and_biases_alone(small):
