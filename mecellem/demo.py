@@ -71,8 +71,10 @@ def run_step(line: Sequence[str], started: float) -> None:
 
 def unfinished(run: Path) -> str | None:
     """What is left of the training, or None when all of it is done."""
-    from megatron_recipes.run_folder import read_metrics, read_run
+    from megatron_recipes.run_folder import FILE, read_metrics, read_run
 
+    if not (run / FILE).exists():  # stopped while the ranks were starting
+        return "training stopped before its first step"
     steps = read_run(run)["steps"]
     done = max((line["step"] for line in read_metrics(run)), default=0)
     return None if done >= steps else f"training stopped at step {done} of {steps}"
