@@ -23,10 +23,19 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("corpus", "fetch"): ("preprocessing.corpus.fetch:main", "download, clean and split real Turkish text"),
     ("tokenizer", "train"): ("preprocessing.tokenizer:main", "train a byte-level BPE tokenizer on a corpus"),
     ("prepare", "tokenize"): ("preprocessing.tokenize:main", "write a corpus as Megatron .bin/.idx with a manifest"),
+    ("curriculum", "check"): (
+        "megatron_recipes.curriculum_check:main",
+        "stages, sources and epochs of a curriculum against its corpora, with a picture",
+    ),
     ("train",): ("megatron_recipes.train:main", "run a recipe with Megatron-Core, or show its plan with --dry-run"),
     ("convert", "export"): ("conversion.export:main", "Megatron checkpoint -> verified Hugging Face folder"),
     ("convert", "import"): ("conversion.hf_import:main", "Hugging Face folder -> Megatron checkpoint"),
     ("evaluate",): ("evaluation.evaluate:main", "fill-mask and retrieval of a model folder, beside baselines"),
+    ("evaluate", "perplexity"): (
+        "evaluation.perplexity:main",
+        "perplexity and bits per byte of causal models, by sub-domain, with intervals",
+    ),
+    ("compare-runs",): ("evaluation.compare_runs:main", "pass or fail: does a run (FP8, say) train like another one"),
     ("report",): ("evaluation.report:main", "one self-contained HTML page about a run"),
 }
 

@@ -130,9 +130,11 @@ def demo(
 
 def short_run(train_tokens: int) -> list[str]:
     """mursit_tiny's schedule in the same proportions for another number of tokens, with at least four checkpoints."""
+    from megatron_recipes.config import EncoderRun
     from megatron_recipes.recipes import find_recipe
 
     recipe = find_recipe("mursit_tiny")()
+    assert isinstance(recipe, EncoderRun)
     share = train_tokens / recipe.schedule.train_tokens
     steps = -(-train_tokens // recipe.tokens_per_step)
     values = {

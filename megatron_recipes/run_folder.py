@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,24 @@ from megatron_recipes.config import RunConfig, flatten, origins
 FILE = "run.yaml"
 METRICS = "metrics.jsonl"
 
-# Values that change how a run is computed, not what it computes.
+# Values that change how a run is computed, not what it computes. (A curriculum is compared by its content.)
 MAY_CHANGE = {
-    *("parallel.tensor", "parallel.pipeline", "parallel.sequence", "layer_spec", "schedule.micro_batch_size"),
+    *("parallel.tensor", "parallel.pipeline", "parallel.sequence", "parallel.context", "layer_spec"),
+    *("schedule.micro_batch_size", "micro_batch_tokens", "init_from", "curriculum"),
     *("log_interval", "checkpoint_interval", "validation_interval"),
     *("data.train", "data.validation", "data.tokenizer"),  # paths; what they hold is compared by hash
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How long a run is, and over what."""
+
+    steps: int
+    tokens: int
+    tokens_per_step: int | None  # None where it changes from stage to stage
+    corpora: dict[str, str]  # SHA-256 of each corpus's .bin, by its setting or, in a curriculum, its path
+    curriculum: str | None = None  # the text of its curriculum's file
 
 
 def _plain(value: Any) -> Any:
@@ -56,26 +69,31 @@ def _git_sha() -> str | None:
 def record(
     run: Path,
     config: RunConfig,
+    extent: Extent,
     recipe: str,
     world_size: int,
     tokenizer_sha256: str,
     command_line: Collection[str],
 ) -> None:
-    """Write `run.yaml`. Raises `UserError` as `check_same` does.
+    """Write `run.yaml`, with earlier curricula of the run where it has been changed.
 
     `recipe`: the name of the file that `config` started from; `command_line`: the dotted names that were set there.
     """
     import yaml
 
-    check_same(run, config, tokenizer_sha256)
-
+    earlier: list[str] = []
+    if (run / FILE).exists():
+        before = read_run(run)
+        earlier = before.get("earlier_curricula", [])
+        if before.get("curriculum") != extent.curriculum:
+            earlier = [*earlier, before["curriculum"]]
     values = {
         "config": nested(flatten(config)),
         "origins": origins(config, recipe, command_line),
         "tokenizer_sha256": tokenizer_sha256,
         "world_size": world_size,
-        "steps": config.steps,
-        "tokens_per_step": config.tokens_per_step,
+        **asdict(extent),
+        "earlier_curricula": earlier,
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("mecellem", "torch", "megatron-core", "transformers", "numpy")},
@@ -129,8 +147,14 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def check_same(run: Path, config: RunConfig, tokenizer_sha256: str) -> None:
-    """Raise `UserError` when the run in this folder was started with other values than it would be resumed with."""
+def check_same(
+    run: Path, config: RunConfig, extent: Extent, tokenizer_sha256: str, accept_changed_curriculum: bool = False
+) -> None:
+    """Raise `UserError` when the run in this folder was started with other values than it would be resumed with.
+
+    With `accept_changed_curriculum` the curriculum may differ: what may change in it is checked against the data's cursor
+    when a checkpoint is loaded.
+    """
     if not (run / FILE).exists():
         return
     before = read_run(run)
@@ -138,6 +162,17 @@ def check_same(run: Path, config: RunConfig, tokenizer_sha256: str) -> None:
         raise UserError(
             f"{run} was started with another tokenizer than {config.data.tokenizer}: resume with the old one, or "
             "choose another --out"
+        )
+    for name, sha256 in extent.corpora.items():
+        if before.get("corpora", {}).get(name, sha256) != sha256:
+            raise UserError(
+                f"{run} was started with other tokens in {name} than are there now (SHA-256 of the .bin differs): put the old "
+                "corpus back, or choose another --out"
+            )
+    if before.get("curriculum") != extent.curriculum and not accept_changed_curriculum:
+        raise UserError(
+            f"the curriculum of {run} has changed since it began: give the old one with --curriculum (run.yaml has its text), "
+            "or --accept-changed-curriculum to go on with the new one"
         )
     for name, value in flatten(config).items():
         if name in MAY_CHANGE:

@@ -13,12 +13,13 @@ import tyro
 from mecellem.console import step
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
-from megatron_recipes.config import RunConfig, named_in
+from megatron_recipes.config import DecoderRun, RunConfig, named_in
 from megatron_recipes.engine.launch import Rank, python_command, rank_from_environment, start_ranks
 from megatron_recipes.engine.stop import StopSignal, leaving_at_once, stop_signals
+from megatron_recipes.engine.tasks import Task, open_task
 from megatron_recipes.plan import GPU_MEMORY_GB, H100_PEAK_TFLOPS, plan, print_plan
 from megatron_recipes.recipes import RECIPES, find_recipe
-from megatron_recipes.run_folder import check_same
+from megatron_recipes.run_folder import FILE, check_same
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class TrainFlags:
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     out: Path | None = None
     """Folder of the run; the same command resumes what was stopped."""
+    accept_changed_curriculum: bool = False
+    """Resume with a curriculum that was changed on purpose since the run began (weights and later stages may differ)."""
     nproc: int | None = None
     """Ranks to start on this machine (default: one model replica); torchrun's or srun's are used where they exist."""
     dry_run: bool = False
@@ -64,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     if flags.out is None:
         raise UserError("--out is missing: name the folder of the run, for example --out runs/mursit")
     place = rank_from_environment()
-    asked = config.parallel.tensor * config.parallel.pipeline if flags.nproc is None else flags.nproc
+    asked = config.parallel.model_ranks if flags.nproc is None else flags.nproc
     ranks = place.world_size if place else asked
     if place and flags.nproc not in (None, ranks):
         raise UserError(f"--nproc {flags.nproc} but a launcher has started {ranks} ranks: leave --nproc out")
@@ -73,17 +76,14 @@ def main(argv: Sequence[str]) -> int:
     config.check(ranks)
     if place:
         with stop_signals() as stop:
-            return run_rank(config, recipe.name, flags.out, place, named_in(argv, config), stop)
+            return run_rank(config, recipe.name, flags, flags.out, place, named_in(argv, config), stop)
     with leaving_at_once():  # until there are ranks, to which `start_ranks` passes signals on
-        check_same(flags.out, config, check_inputs(config, verify=True))
-        with step(
-            f"train {config.name}",
-            reads=[config.data.train, config.data.validation, config.data.tokenizer],
-            writes=[flags.out],
-        ) as out:
+        task, tokenizer_sha256 = check_inputs(config, flags.out, ranks, verify=True)
+        check_same(flags.out, config, task.extent(), tokenizer_sha256, flags.accept_changed_curriculum)
+        with step(f"train {config.name}", reads=task.reads(), writes=[flags.out]) as out:
             code = start_ranks(python_command("megatron_recipes.train", argv), ranks, hold_signals=True)
             if code == 0:
-                summarise(flags.out, config, out.print)
+                summarise(flags.out, task.steps, out.print)
     return code
 
 
@@ -92,7 +92,7 @@ def default_gpus(config: RunConfig, most: int = 8) -> int:
 
     def fits(gpus: int) -> bool:
         try:
-            config.check(gpus)
+            plan(config, gpus)
         except UserError:
             return False
         return True
@@ -100,45 +100,65 @@ def default_gpus(config: RunConfig, most: int = 8) -> int:
     return next((gpus for gpus in range(most, 0, -1) if fits(gpus)), most)
 
 
-def check_inputs(config: RunConfig, verify: bool) -> str:
-    """Open tokenizer and corpora before any rank starts, and refuse what does not fit; returns the tokenizer's SHA-256.
+def check_inputs(config: RunConfig, run: Path, ranks: int, verify: bool) -> tuple[Task, str]:
+    """Open tokenizer and corpora before any rank starts, and refuse what does not fit `ranks` ranks, `run` or each other.
 
-    `verify` reads every byte of the corpora against their manifests.
+    `verify` reads every byte of the corpora against their manifests. Returns the task and the tokenizer's SHA-256.
     """
-    from megatron_recipes.data.datasets import open_datasets
-    from megatron_recipes.engine.refusals import refuse_environment
+    from megatron_recipes.engine.refusals import refuse_environment, refuse_other_start
+    from megatron_recipes.models.fp8_settings import refuse_fp8
 
     refuse_environment()
-    open_datasets(config, verify)
-    return sha256_of(config.data.tokenizer / "tokenizer.json")
+    refuse_fp8(config)
+    task = open_task(config, verify)
+    task.check(config.parallel.data_parallel(ranks))
+    if not (run / FILE).exists():
+        task.check_new()
+    tokenizer_sha256 = sha256_of(config.data.tokenizer / "tokenizer.json")
+    if isinstance(config, DecoderRun) and config.init_from is not None:
+        refuse_other_start(config.init_from, config.model, tokenizer_sha256)
+    return task, tokenizer_sha256
 
 
-def run_rank(config: RunConfig, recipe: str, run: Path, place: Rank, command_line: Collection[str], stop: StopSignal) -> int:
+def run_rank(
+    config: RunConfig,
+    recipe: str,
+    flags: TrainFlags,
+    run: Path,
+    place: Rank,
+    command_line: Collection[str],
+    stop: StopSignal,
+) -> int:
     """One rank of the run. `recipe` and `command_line` (dotted names) say in `run.yaml` where values came from."""
     import torch
 
     from megatron_recipes import run_folder
     from megatron_recipes.engine import runtime
     from megatron_recipes.engine.parallel import parallel_state
-    from megatron_recipes.engine.refusals import refuse_ranks_without_gpu, resolve_layer_spec
+    from megatron_recipes.engine.refusals import refuse_ranks_without_gpu, resolve_layer_spec, this_fp8_machine
+    from megatron_recipes.models.fp8_settings import refuse_fp8_machine
 
-    resolve_layer_spec(config, runtime.has_cuda())
+    spec = resolve_layer_spec(config, runtime.has_cuda())
+    if spec == "transformer_engine" and config.precision.startswith("fp8"):
+        refuse_fp8_machine(config.precision, this_fp8_machine())
     under_own_launcher = place.store is not None  # which has verified the inputs already
     if runtime.has_cuda():
         here = place.world_size if under_own_launcher else place.local_rank + 1
         refuse_ranks_without_gpu(here, torch.cuda.device_count())
-    tokenizer_sha256 = check_inputs(config, verify=place.rank == 0 and not under_own_launcher)
+    verify = place.rank == 0 and not under_own_launcher
+    task, tokenizer_sha256 = check_inputs(config, run, place.world_size, verify)
     if place.rank == 0:
+        run_folder.check_same(run, config, task.extent(), tokenizer_sha256, flags.accept_changed_curriculum)
         run.mkdir(parents=True, exist_ok=True)
-        run_folder.record(run, config, recipe, place.world_size, tokenizer_sha256, command_line)
+        run_folder.record(run, config, task.extent(), recipe, place.world_size, tokenizer_sha256, command_line)
     with parallel_state(place, config.parallel, config.seed):
         from megatron_recipes.engine.loop import train
 
-        train(config, run, place, tokenizer_sha256, stop)
+        train(config, task, run, place, tokenizer_sha256, stop)
     return 0
 
 
-def summarise(run: Path, config: RunConfig, say: Callable[[str], None]) -> None:
+def summarise(run: Path, steps: int, say: Callable[[str], None]) -> None:
     """The last lines of a run: how far it came, what it reached, where its checkpoints are."""
     from megatron_recipes.run_folder import read_metrics
 
@@ -147,14 +167,12 @@ def summarise(run: Path, config: RunConfig, say: Callable[[str], None]) -> None:
     validations = [line for line in lines if "validation_loss" in line]
     if validations:
         last = validations[-1]
-        say(
-            f"validation at step {last['step']}: loss {last['validation_loss']:.4f}, "
-            f"{last['validation_accuracy']:.2%} of masked tokens right"
-        )
+        right = f", {last['validation_accuracy']:.2%} of masked tokens right" if "validation_accuracy" in last else ""
+        say(f"validation at step {last['step']}: loss {last['validation_loss']:.4f}{right}")
     folders = sorted((run / "checkpoints").glob("step_*"))
     say(f"checkpoints: {', '.join(folder.name for folder in folders)} in {run / 'checkpoints'}")
-    if done < config.steps:
-        say(f"stopped at step {done} of {config.steps}; saved: the same command goes on from there")
+    if done < steps:
+        say(f"stopped at step {done} of {steps}; saved: the same command goes on from there")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,27 @@ def _entries(path: Path, tokenizer: dict[str, Any]) -> tuple[dict[str, int], set
     added = tokenizer.get("added_tokens") or []
     entries = vocabulary | {token["content"]: token["id"] for token in added}
     return entries, {token["id"] for token in added if token.get("special")}
+
+
+@lru_cache(maxsize=8)
+def _facts(path: Path, modified: int, size: int) -> tuple[int, str]:
+    entries, _ = _entries(path, _load_json(path))
+    return max(entries.values()) + 1, sha256_of(path)
+
+
+def _tokenizer_facts(folder: Path) -> tuple[int, str]:
+    """Vocabulary size and SHA-256 of `tokenizer.json`, read once though a hundred corpora are compared with it."""
+    path = folder / "tokenizer.json"
+    stat = path.stat() if path.is_file() else None
+    return _facts(path, stat.st_mtime_ns if stat else 0, stat.st_size if stat else 0)
+
+
+def vocabulary_size(folder: Path) -> int:
+    """The highest id + 1 of any Hugging Face fast-tokenizer folder; a causal corpus needs no more of its tokenizer.
+
+    A model's embedding may have more rows (Qwen3: 151,936 for 151,669 entries), never fewer.
+    """
+    return _tokenizer_facts(folder)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +163,14 @@ def read_index(path: Path) -> Index:
 
 def _check_tokenizer(prefix: Path, manifest: CorpusManifest, folder: Path) -> None:
     path = folder / "tokenizer.json"
-    size = SpecialTokens.read(folder).vocab_size
+    size, digest = _tokenizer_facts(folder)
     if size != manifest.tokenizer.vocab_size:
         raise UserError(
             f"{folder} has {size:,} entries, {manifest_path(prefix)} was written with "
             f"{manifest.tokenizer.vocab_size:,}: set --data.tokenizer to the tokenizer that "
             "made the corpus, or tokenize the corpus again"
         )
-    if sha256_of(path) != manifest.tokenizer.sha256:
+    if digest != manifest.tokenizer.sha256:
         raise UserError(
             f"{path}: SHA-256 differs from the tokenizer's in {manifest_path(prefix)}: "
             "set --data.tokenizer to the tokenizer that made the corpus, or tokenize the corpus again"

@@ -20,6 +20,7 @@ class Stream(IntEnum):
     DOCUMENT_ORDER = 1
     WINDOW_ORDER = 2
     MASKS = 3
+    CURRICULUM_ORDER = 4
 
 
 def random_words(seed: int, epoch: int, stream: Stream, block: int, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:

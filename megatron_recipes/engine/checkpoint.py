@@ -1,7 +1,7 @@
 """Checkpoints: Megatron-Core's `torch_dist` format, written to a temporary name and renamed when complete.
 
 `checkpoints/step_NNNNNNN/` holds the model, the optimizer (fully reshardable), RNG states and `mecellem.json`, a small
-text file with the step (which is the data cursor), the configuration and versions. A folder of that name is whole by
+text file with the step, the data cursor, the configuration and versions. A folder of that name is whole by
 construction; `latest` names the newest and is updated last. megatron-core 0.16.1 and 0.19.2 read each other's, in any
 layout.
 """
@@ -23,9 +23,9 @@ import torch.distributed as dist
 from mecellem.errors import UserError
 from mecellem.files import atomic_write, commit_folder, disk_full_cause, disk_full_error
 from mecellem.tokenizer_files import copy_tokenizer
-from megatron_recipes.config import ModelConfig
+from megatron_recipes.config import DecoderConfig, EncoderConfig, ModelConfig, RopeScaling
 
-FORMAT = "mecellem.checkpoint/1"
+FORMAT = "mecellem.checkpoint/2"
 META = "mecellem.json"
 COMMON = "common.pt"  # Megatron-Core's name for what is no tensor
 LATEST = "latest"
@@ -44,17 +44,33 @@ class CheckpointMeta:
     layout: dict[str, int]
     versions: dict[str, str]
     recipe: str
+    cursor: dict[str, Any] | None = None  # where the data stand; None where the step says it all
 
     def to_json(self, files: dict[str, int]) -> str:
         """The text of `mecellem.json`; `files` are the checkpoint's files and their sizes in bytes."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self), "files": files}, indent=2) + "\n"
+        values = dataclasses.asdict(self)
+        values["model"] = {"kind": "encoder" if isinstance(self.model, EncoderConfig) else "decoder", **values["model"]}
+        return json.dumps({"format": FORMAT, **values, "files": files}, indent=2) + "\n"
 
 
 def read_meta(folder: Path) -> CheckpointMeta:
     """Read `mecellem.json`. Raises `UserError` when the folder is no checkpoint or one of another format."""
     values = _read_values(folder)
     del values["files"]
-    return CheckpointMeta(**{**values, "model": ModelConfig(**values["model"])})
+    try:
+        model = _read_model(values["model"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{Path(folder) / META} is not as it was written (model: {error}): the checkpoint is damaged, use another one"
+        ) from None
+    return CheckpointMeta(**{**values, "model": model})
+
+
+def _read_model(values: dict[str, Any]) -> ModelConfig:
+    shape = {name: value for name, value in values.items() if name != "kind"}
+    if values["kind"] == "encoder":
+        return EncoderConfig(**shape)
+    return DecoderConfig(**{**shape, "rope_scaling": RopeScaling(**shape["rope_scaling"])})
 
 
 def _read_values(folder: Path) -> dict[str, Any]:
@@ -156,6 +172,7 @@ def layout() -> dict[str, int]:
     return {
         "tensor": mpu.get_tensor_model_parallel_world_size(),
         "pipeline": mpu.get_pipeline_model_parallel_world_size(),
+        "context": mpu.get_context_parallel_world_size(),
         "data": mpu.get_data_parallel_world_size(),
     }
 
@@ -175,9 +192,10 @@ def _rng_object() -> Any:
     place = (
         mpu.get_pipeline_model_parallel_rank(),
         mpu.get_tensor_model_parallel_rank(),
+        mpu.get_context_parallel_rank(),
         mpu.get_data_parallel_rank(),
     )
-    return ShardedObject("rng", states, (sizes["pipeline"], sizes["tensor"], sizes["data"]), place)
+    return ShardedObject("rng", states, (sizes["pipeline"], sizes["tensor"], sizes["context"], sizes["data"]), place)
 
 
 def _restore_rng(states: dict[str, Any]) -> None:
@@ -199,6 +217,8 @@ def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, 
     """
     from megatron.core import dist_checkpointing
 
+    from megatron_recipes.engine.optimizer_state import optimizer_state
+
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.tmp")
     rank = dist.get_rank()
@@ -210,7 +230,7 @@ def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, 
         metadata = sharded_metadata()
         state: dict[str, Any] = {"model": model.sharded_state_dict(metadata=metadata)}
         if optimizer is not None:
-            state["optimizer"] = optimizer.sharded_state_dict(state["model"], metadata=metadata)
+            state["optimizer"] = optimizer_state(optimizer, state["model"], metadata, is_loading=False)
             state["rng"] = _rng_object()
         dist_checkpointing.save(state, str(temporary))
         dist.barrier()
@@ -247,12 +267,17 @@ def load(folder: Path, model: Any, optimizer: Any | None) -> CheckpointMeta:
     from megatron.core import dist_checkpointing
     from torch.distributed.checkpoint import CheckpointException  # a BaseException: `except Exception` misses it
 
+    from megatron_recipes.engine.optimizer_state import optimizer_state
+    from megatron_recipes.models.fp8_emulation import without_fp8_state
+
     meta = read_meta(folder)
     metadata = sharded_metadata()
     state: dict[str, Any] = {"model": model.sharded_state_dict(metadata=metadata)}
+    if optimizer is None:  # a start from weights alone: scales of FP8 begin anew
+        state["model"] = without_fp8_state(state["model"])
     same_layout = meta.layout == layout()
     if optimizer is not None:
-        state["optimizer"] = optimizer.sharded_state_dict(state["model"], is_loading=True, metadata=metadata)
+        state["optimizer"] = optimizer_state(optimizer, state["model"], metadata, is_loading=True)
         if same_layout:
             state["rng"] = _rng_object()
     try:

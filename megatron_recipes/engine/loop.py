@@ -12,17 +12,17 @@ import torch.distributed as dist
 
 from mecellem.console import console
 from mecellem.errors import UserError
-from megatron_recipes.config import RunConfig
-from megatron_recipes.data.datasets import open_datasets
+from megatron_recipes.config import DecoderRun, RunConfig
 from megatron_recipes.engine import checkpoint, runtime
 from megatron_recipes.engine.launch import Rank
 from megatron_recipes.engine.metrics import Metrics
 from megatron_recipes.engine.setup import Training, build_training
 from megatron_recipes.engine.step import StepResult, learning_rate, train_step, validate
 from megatron_recipes.engine.stop import StopSignal
+from megatron_recipes.engine.tasks import Task
 
 
-def train(config: RunConfig, run: Path, place: Rank, tokenizer_sha256: str, stop: StopSignal) -> int:
+def train(config: RunConfig, task: Task, run: Path, place: Rank, tokenizer_sha256: str, stop: StopSignal) -> int:
     """Train `config` in folder `run` from its newest checkpoint, or from the start. Returns the last step done.
 
     All ranks call it inside `engine.parallel.parallel_state`. A `stop` that came before the first step changes nothing in
@@ -32,37 +32,38 @@ def train(config: RunConfig, run: Path, place: Rank, tokenizer_sha256: str, stop
     if main:
         checkpoint.remove_unfinished(run)
     dist.barrier()
-    train_data, validation_data = open_datasets(config, verify=False)
-    training = build_training(config)
-    done = _resume(run, training)
+    training = build_training(config, task.build_model())
+    done = _resume(run, task, training)
+    if done == 0 and isinstance(config, DecoderRun) and config.init_from is not None:
+        _start_from(config.init_from, training)
     if _any_rank(bool(stop.received)):
         return done
     with ExitStack() as stack:
         metrics = None
         if main:
-            metrics = stack.enter_context(Metrics(run, done, config.steps, config.tokens_per_step))
-        for step in range(done + 1, config.steps + 1):
+            metrics = stack.enter_context(Metrics(run, done, task.steps, task.tokens_after))
+        for step in range(done + 1, task.steps + 1):
             started = time.perf_counter()
-            result = train_step(config, training, train_data, step, bool(stop.received))
+            result = train_step(task, training, step, bool(stop.received))
             seconds = time.perf_counter() - started
             _require_finite(result, step)
-            last = step == config.steps
+            last = step == task.steps
             if metrics:
                 values = {
                     "loss": result.loss,
                     "lr": learning_rate(training),
                     "grad_norm": result.grad_norm,
-                    "masked_tokens": result.masked_tokens,
+                    task.counted: result.loss_tokens,
                     "seconds": seconds,
-                    "tokens_per_second": config.tokens_per_step / seconds,
+                    "tokens_per_second": task.shape(step).tokens / seconds,
                 }
-                metrics.train(step, values, write=last or step % config.log_interval == 0)
+                metrics.train(step, values, write=last or step % config.log_interval == 0, stage=task.stage(step))
             if last or step % config.validation_interval == 0:
-                values = validate(config, training, validation_data)
+                values = validate(task, training, step)
                 if metrics:
                     metrics.validate(step, values)
             if last or result.stop or step % config.checkpoint_interval == 0:
-                _save(config, run, training, step, tokenizer_sha256)
+                _save(config, task, run, training, step, tokenizer_sha256)
             done = step
             if result.stop:
                 break
@@ -79,22 +80,23 @@ def _any_rank(wish: bool) -> bool:
 def _require_finite(result: StepResult, step: int) -> None:
     if not math.isfinite(result.loss) or not math.isfinite(result.grad_norm):
         raise UserError(
-            f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}: training diverged; lower "
-            "--optimizer.lr or lengthen --schedule.warmup-tokens and start again in another --out"
+            f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}: training diverged; lower the peak learning "
+            "rate or lengthen the warm-up and start again in another --out"
         )
 
 
-def _save(config: RunConfig, run: Path, training: Training, step: int, tokenizer_sha256: str) -> None:
+def _save(config: RunConfig, task: Task, run: Path, training: Training, step: int, tokenizer_sha256: str) -> None:
     """Write the checkpoint of `step`, all ranks together, and let `latest` name it."""
     meta = checkpoint.CheckpointMeta(
         step=step,
-        tokens=step * config.tokens_per_step,
-        model=config.model,
+        tokens=task.tokens_after(step),
+        model=task.model_at(step),
         precision=config.precision,
         tokenizer_sha256=tokenizer_sha256,
         layout=checkpoint.layout(),
         versions=checkpoint.versions(),
         recipe=config.name,
+        cursor=task.cursor(),
     )
     if config.optimizer.distributed:  # each rank updated its part only; the next forward pass would gather the others'
         training.wrapped.start_param_sync(force_sync=True)
@@ -103,7 +105,7 @@ def _save(config: RunConfig, run: Path, training: Training, step: int, tokenizer
         checkpoint.point_latest(run, folder)
 
 
-def _resume(run: Path, training: Training) -> int:
+def _resume(run: Path, task: Task, training: Training) -> int:
     """Load the newest whole checkpoint of the run, if there is one; returns its step."""
     choice: list[tuple[Path | None, list[str]]] = [(None, [])]
     if dist.get_rank() == 0:
@@ -114,4 +116,12 @@ def _resume(run: Path, training: Training) -> int:
     newest = choice[0][0]
     if newest is None:
         return 0
-    return checkpoint.load(newest, training.model, training.optimizer).step
+    meta = checkpoint.load(newest, training.model, training.optimizer)
+    task.restore(meta.cursor, meta.step)
+    return meta.step
+
+
+def _start_from(folder: Path, training: Training) -> None:
+    """Take the weights of a checkpoint of any layout, and nothing else of it."""
+    checkpoint.load(folder, training.model, optimizer=None)
+    training.optimizer.reload_model_params()  # the FP32 master weights were copied from the initial ones

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -22,10 +23,10 @@ LOG_SECONDS = 30.0  # between two lines of a job's log, where there is no termin
 class Metrics:
     """Writer of a run's figures. Lines after `resume_step` are dropped first: those steps are about to be done again."""
 
-    def __init__(self, run: Path, resume_step: int, total_steps: int, tokens_per_step: int) -> None:
+    def __init__(self, run: Path, resume_step: int, total_steps: int, tokens_after: Callable[[int], int]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.tokens_per_step = tokens_per_step
+        self.tokens_after = tokens_after
         path = run / "metrics.jsonl"
         kept = [line for line in read_metrics(run) if line["step"] <= resume_step]
         with atomic_write(path) as handle:
@@ -50,17 +51,17 @@ class Metrics:
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         with disk_full_is_user_error(self.path):
-            self.handle.write(json.dumps({"step": step, "tokens": step * self.tokens_per_step, **values}) + "\n")
+            self.handle.write(json.dumps({"step": step, "tokens": self.tokens_after(step), **values}) + "\n")
             self.handle.flush()
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
 
-    def train(self, step: int, values: dict[str, float], write: bool) -> None:
-        """One optimizer step: `loss`, `lr`, `grad_norm`, `masked_tokens`, `seconds`, `tokens_per_second`."""
+    def train(self, step: int, values: dict[str, float], write: bool, stage: str | None = None) -> None:
+        """One optimizer step: `loss`, `lr`, `grad_norm`, `masked_tokens` or `loss_tokens`, `seconds`, `tokens_per_second`."""
         if write:
             self._write(step, values)
         text = (
-            f"loss {values['loss']:.3f}  lr {values['lr']:.1e}  grad {values['grad_norm']:.2f}  "
+            f"{f'{stage}  ' if stage else ''}loss {values['loss']:.3f}  lr {values['lr']:.1e}  grad {values['grad_norm']:.2f}  "
             f"{values['tokens_per_second']:,.0f} tok/s{self.validation}"
         )
         self.bar.update(self.task, completed=step, description=text)
@@ -69,6 +70,8 @@ class Metrics:
             self.logged = time.monotonic()
 
     def validate(self, step: int, values: dict[str, float]) -> None:
-        """One validation pass: `validation_loss`, `validation_accuracy`, `validation_tokens`."""
+        """One validation pass: `validation_loss`, `validation_tokens`, and for encoders `validation_accuracy`."""
         self._write(step, values)
-        self.validation = f"  | val {values['validation_loss']:.3f}, {values['validation_accuracy']:.1%} right"
+        self.validation = f"  | val {values['validation_loss']:.3f}"
+        if "validation_accuracy" in values:
+            self.validation += f", {values['validation_accuracy']:.1%} right"

@@ -37,7 +37,11 @@ def parallel_state(place: Rank, layout: ParallelConfig, seed: int) -> Iterator[N
         timeout=TIMEOUT,
     )
     try:
-        mpu.initialize_model_parallel(tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline)
+        mpu.initialize_model_parallel(
+            tensor_model_parallel_size=layout.tensor,
+            pipeline_model_parallel_size=layout.pipeline,
+            context_parallel_size=layout.context,
+        )
         model_parallel_cuda_manual_seed(seed)
         torch.manual_seed(seed)
         yield

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mecellem.errors import UserError
-from megatron_recipes.config import RunConfig, require
+from megatron_recipes.config import DecoderConfig, RunConfig, flatten, require
+from megatron_recipes.models.fp8_settings import Fp8Machine
 
 if TYPE_CHECKING:
     import torch
@@ -80,22 +81,70 @@ def refuse_stock_window(model: torch.nn.Module) -> None:
             )
 
 
+def refuse_other_start(folder: Path, model: DecoderConfig, tokenizer_sha256: str) -> None:
+    """Raise `UserError` when the checkpoint to start from is of another model or tokenizer than the run's."""
+    from megatron_recipes.engine.checkpoint import read_meta
+
+    try:
+        meta = read_meta(folder)
+    except UserError as error:
+        raise UserError(
+            f"--init-from: {error} (`mecellem convert import` makes one of a Hugging Face folder; --init-from None starts from "
+            "random weights)"
+        ) from None
+    if not isinstance(meta.model, DecoderConfig):
+        raise UserError(f"--init-from {folder} is an encoder's checkpoint: give one of a {model.family} decoder")
+    of_run, of_checkpoint = flatten(model), flatten(meta.model)
+    for name, value in of_checkpoint.items():
+        may_differ = name.startswith("rope_") or name in ("max_sequence_length", "init_std")  # no weight depends on them
+        require(
+            may_differ or of_run[name] == value,
+            f"--init-from {folder} has {name} {value}, the run {of_run[name]}: choose the recipe of that model, or set "
+            f"--model.{name.replace('_', '-')} {value}",
+        )
+    require(
+        meta.tokenizer_sha256 == tokenizer_sha256,
+        f"--init-from {folder} was made with another tokenizer than --data.tokenizer: its ids would mean other words; give "
+        f"{folder / 'tokenizer'} and tokenize the corpora with it",
+    )
+
+
+def this_fp8_machine() -> Fp8Machine:
+    """What FP8 depends on, of this rank's GPU and its libraries."""
+    import torch
+
+    def two(text: str | None) -> tuple[int, int]:
+        first, second = (text or "0.0").split(".")[:2]
+        return int(first), int(second)
+
+    engine = two(importlib.metadata.version("transformer_engine")) if has_transformer_engine() else None
+    return Fp8Machine(torch.cuda.get_device_capability(), two(torch.version.cuda), engine)
+
+
 def resolve_layer_spec(config: RunConfig, cuda: bool) -> str:
     """`local` or `transformer_engine` for this machine. Raises `UserError` where the recipe asks for what is not there."""
+    fp8 = config.precision.startswith("fp8")
+    if config.fp8.emulate:
+        require(
+            config.layer_spec != "transformer_engine",
+            "--fp8.emulate computes in torch, --layer-spec transformer_engine on the GPU's FP8 units: leave one of them out",
+        )
+        return "local"
     if config.layer_spec == "local":
         require(
-            not config.precision.startswith("fp8"),
+            not fp8,
             f"--precision {config.precision} needs --layer-spec transformer_engine: Megatron-Core's local layers accept "
-            "FP8 settings and silently compute without them",
+            "FP8 settings and silently compute without them (--fp8.emulate shows a decoder's FP8 numerics without a GPU)",
         )
         return "local"
     available = cuda and has_transformer_engine()
     if config.layer_spec == "auto" and config.precision == "fp32":
         return "local"  # Transformer Engine multiplies fp32 matrices in TF32, and its fast attention has no fp32
-    if config.layer_spec == "transformer_engine" or config.precision.startswith("fp8"):
+    if config.layer_spec == "transformer_engine" or fp8:
         require(
             available,
             f"--precision {config.precision} --layer-spec {config.layer_spec} needs CUDA and Transformer Engine, and this "
-            f"machine has {'no Transformer Engine' if cuda else 'no CUDA'}: use --precision bf16 --layer-spec local",
+            f"machine has {'no Transformer Engine' if cuda else 'no CUDA'}: use --precision bf16 --layer-spec local"
+            f"{', or for a decoder --fp8.emulate to see its numerics' if fp8 else ''}",
         )
     return "transformer_engine" if available else "local"

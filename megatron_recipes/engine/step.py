@@ -4,56 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state as mpu
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
-from megatron_recipes.config import RunConfig
-from megatron_recipes.data.batches import MlmBatch, MlmDataset, training_batches, validation_batches
 from megatron_recipes.engine import runtime
-from megatron_recipes.engine.setup import Training
+from megatron_recipes.engine.setup import Training, set_rates
+from megatron_recipes.engine.tasks import StepShape, Task
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Over the whole global batch: mean loss of masked tokens, their number, gradient norm before clipping, stop votes."""
+    """Over the whole global batch: mean loss, the number of tokens it is over, gradient norm before clipping, stop votes."""
 
     loss: float
-    masked_tokens: int
+    loss_tokens: int
     grad_norm: float
     stop: bool
 
 
-def _tensors(batch: MlmBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    device = runtime.device()
-    ids, labels, cu_seqlens = (torch.from_numpy(x) for x in (batch.input_ids, batch.labels, batch.cu_seqlens))
-    return ids.to(device), labels.to(device), cu_seqlens.to(device)
-
-
-def _training_loss(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """Sum of losses and number of masked tokens; Megatron-Core divides gradients by the number in the global batch."""
-    total = output.float().sum()
-    count = torch.tensor(output.numel(), dtype=torch.int, device=output.device)
-    return total, count, {"sums": torch.stack([total.detach().double(), count.double()])}
-
-
-def _validation_loss(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    losses, right = output.double()
-    count = torch.tensor(losses.numel(), dtype=torch.int, device=output.device)
-    return losses.sum().float(), count, {"sums": torch.stack([losses.sum(), count.double(), right.sum()])}
-
-
 def _run(
-    config: RunConfig, training: Training, batches: Iterator[MlmBatch], count: int, loss: Callable, forward_only: bool
+    task: Task, training: Training, batches: Iterator[Any], count: int, shape: StepShape, forward_only: bool
 ) -> list[dict[str, torch.Tensor]]:
-    def forward_step(iterator: Iterator[MlmBatch], model: torch.nn.Module) -> tuple[torch.Tensor, Callable]:
-        ids, labels, cu_seqlens = _tensors(next(iterator))
-        return model(ids, cu_seqlens=cu_seqlens, labels=labels), loss
+    def forward_step(iterator: Iterator[Any], model: torch.nn.Module) -> tuple[torch.Tensor, Callable]:
+        return task.forward(model, next(iterator))
 
-    rows, length = config.schedule.micro_batch_size, config.data.sequence_length
-    if training.model.layer_spec == "transformer_engine":  # between stages, too, activations are one stream `[b * s, 1, h]`
+    rows, length = shape.micro_batch_size, shape.sequence_length
+    if training.model.streamed:  # between pipeline stages activations are one stream `[b * s, 1, h]`
         rows, length = 1, rows * length
     return get_forward_backward_func()(
         forward_step_func=forward_step,
@@ -76,42 +56,30 @@ def _world_sums(results: list[dict[str, torch.Tensor]], size: int, extra: Sequen
     return sums.tolist()
 
 
-def train_step(config: RunConfig, training: Training, dataset: MlmDataset, step: int, stop: bool) -> StepResult:
+def train_step(task: Task, training: Training, step: int, stop: bool) -> StepResult:
     """Optimizer step `step` (from 1). `stop` is this rank's wish to stop; the result says whether any rank has it."""
     size, rank = mpu.get_data_parallel_world_size(), mpu.get_data_parallel_rank()
-    schedule = config.schedule
+    shape = task.shape(step)
     # the schedule is a function of the tokens seen, so it needs no state of its own in a checkpoint
-    training.scheduler.num_steps = step * config.tokens_per_step
-    training.scheduler.step(increment=0)
+    set_rates(training, task.learning_rate(step))
+    task.prepare_model(training.model, step)
     training.wrapped.train()
     training.wrapped.zero_grad_buffer()
     training.optimizer.zero_grad()
-    results = _run(
-        config,
-        training,
-        training_batches(dataset, step - 1, schedule.global_batch_size, schedule.micro_batch_size, rank, size),
-        schedule.global_batch_size // (schedule.micro_batch_size * size),
-        _training_loss,
-        forward_only=False,
-    )
+    count = shape.global_batch_size // (shape.micro_batch_size * size)
+    results = _run(task, training, task.batches(step, rank, size), count, shape, forward_only=False)
     _, grad_norm, _ = training.optimizer.step()
-    loss, count, votes = _world_sums(results, 2, [float(stop)])
-    return StepResult(loss / max(count, 1.0), int(count), float(grad_norm or 0.0), votes > 0)
+    loss, tokens, votes = _world_sums(results, 2, [float(stop)])
+    return StepResult(loss / max(tokens, 1.0), int(tokens), float(grad_norm or 0.0), votes > 0)
 
 
-def validate(config: RunConfig, training: Training, dataset: MlmDataset) -> dict[str, float]:
-    """Mean loss and top-1 accuracy on the masked tokens of the validation split; the same masks every time."""
+def validate(task: Task, training: Training, step: int) -> dict[str, float]:
+    """`validation_*` figures of the task after `step`, on the same tokens every time."""
     size, rank = mpu.get_data_parallel_world_size(), mpu.get_data_parallel_rank()
-    micro = config.schedule.micro_batch_size
-    batches = list(validation_batches(dataset, config.data.validation_sequences, micro, rank, size))
+    batches = task.validation_batches(step, rank, size)
     training.wrapped.eval()
-    results = _run(config, training, iter(batches), len(batches), _validation_loss, forward_only=True)
-    loss, count, right = _world_sums(results, 3)
-    return {
-        "validation_loss": loss / count,
-        "validation_accuracy": right / count,
-        "validation_tokens": count,
-    }
+    results = _run(task, training, iter(batches), len(batches), task.shape(step), forward_only=True)
+    return dict(task.validation_figures(_world_sums(results, task.validation_sums)))
 
 
 def learning_rate(training: Training) -> float:

@@ -10,14 +10,16 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 
+from megatron_recipes.models.decoder import DecoderModel
 from megatron_recipes.models.modernbert import ModernBertModel
 
+VOCABULARY = ("embedding.word_embeddings.weight", "output_layer.weight", "output_layer.bias")  # padded along rows
 TRUNCATION = 2.0  # standard deviations (ModernBERT: truncated normal, cutoff factor 2)
 
 
 def global_name(name: str, first_layer: int) -> str:
     """The parameter's name with the layer's number in the whole model instead of in this pipeline stage."""
-    return re.sub(r"(?<=encoder\.layers\.)\d+", lambda match: str(int(match.group()) + first_layer), name)
+    return re.sub(r"(?<=encoder\.layers\.|decoder\.layers\.)\d+", lambda match: str(int(match.group()) + first_layer), name)
 
 
 def name_seed(seed: int, name: str) -> int:
@@ -35,11 +37,14 @@ def shard(full: torch.Tensor, dim: int, stride: int, rank: int, size: int) -> to
     return torch.cat(blocks[rank::size], dim=dim)
 
 
-def initial_weight(name: str, shape: torch.Size, seed: int, std: float, num_layers: int) -> torch.Tensor:
-    """The full fp32 tensor of one parameter: ones for norms, zeros for biases, else a truncated normal.
+def initial_weight(
+    name: str, shape: torch.Size, seed: int, std: float, num_layers: int, truncation: float | None = TRUNCATION
+) -> torch.Tensor:
+    """The full fp32 tensor of one parameter: ones for norms, zeros for biases, else a normal distribution.
 
-    Projections back into the residual stream and the head get std / sqrt(2 x layers), as ModernBERT's do. (Not
-    `torch.nn.init.trunc_normal_`: it draws other numbers since torch 2.13.)
+    It is cut off at `truncation` standard deviations, at none with None. Projections back into the residual stream and the
+    encoder's head get std / sqrt(2 x layers), as in GPT-2, Megatron-LM and ModernBERT. (Not `torch.nn.init.trunc_normal_`:
+    it draws other numbers since torch 2.13.)
     """
     if "norm" in name.rsplit(".", 2)[-2]:
         return torch.ones(shape)
@@ -48,34 +53,37 @@ def initial_weight(name: str, shape: torch.Size, seed: int, std: float, num_laye
     if re.search(r"linear_proj|linear_fc2|lm_head\.dense", name):
         std = std / math.sqrt(2.0 * num_layers)
     generator = torch.Generator().manual_seed(name_seed(seed, name))
-    inside = math.erf(TRUNCATION / math.sqrt(2.0))  # the probability that a normal variable is not cut off
+    if truncation is None:
+        return torch.empty(shape).normal_(0.0, std, generator=generator)
+    inside = math.erf(truncation / math.sqrt(2.0))  # the probability that a normal variable is not cut off
     uniform = torch.empty(shape).uniform_(-inside, inside, generator=generator)
-    return uniform.erfinv_().mul_(std * math.sqrt(2.0)).clamp_(-TRUNCATION * std, TRUNCATION * std)
+    return uniform.erfinv_().mul_(std * math.sqrt(2.0)).clamp_(-truncation * std, truncation * std)
 
 
 @torch.no_grad()
-def initialize_weights(model: ModernBertModel, seed: int) -> None:
-    """Fill the parameters of this rank's stage in place. The tied head of the last stage equals the first's embedding."""
+def initialize_weights(model: ModernBertModel | DecoderModel, seed: int) -> None:
+    """Fill the parameters of this rank's stage in place. The tied head of the last stage equals the first's embedding.
+
+    Encoders draw from a truncated normal distribution (ModernBERT), decoders from a whole one (Megatron-LM, transformers).
+    """
+    truncation = TRUNCATION if isinstance(model, ModernBertModel) else None
     config = model.config
     rank = parallel_state.get_tensor_model_parallel_rank()
     size = parallel_state.get_tensor_model_parallel_world_size()
     first_layer = get_transformer_layer_offset(config)
     for name, parameter in model.named_parameters():
         name = global_name(name, first_layer)
-        if name == "output_layer.weight":  # a copy of the embedding on the last pipeline stage
-            name = "embedding.word_embeddings.weight"
+        if name == "output_layer.weight" and model.share_embeddings_and_output_weights:
+            name = "embedding.word_embeddings.weight"  # of which it is a copy on the last pipeline stage
         dim = getattr(parameter, "partition_dim", -1)
         split = size > 1 and getattr(parameter, "tensor_model_parallel", False)
         shape = list(parameter.shape)
         if split:
             shape[dim] *= size
-        if name in ("embedding.word_embeddings.weight", "output_layer.bias"):
-            padding = shape[0] - model.vocab_size
-            real = torch.Size([model.vocab_size, *shape[1:]])
-            full = initial_weight(name, real, seed, config.init_std, config.num_layers)
-            full = torch.cat([full, torch.zeros(padding, *shape[1:])])
-        else:
-            full = initial_weight(name, torch.Size(shape), seed, config.init_std, config.num_layers)
+        rows = model.vocab_size if name in VOCABULARY else shape[0]
+        full = initial_weight(name, torch.Size([rows, *shape[1:]]), seed, config.init_std, config.num_layers, truncation)
+        if rows < shape[0]:
+            full = torch.cat([full, torch.zeros(shape[0] - rows, *shape[1:])])
         if split:
             full = shard(full, dim, getattr(parameter, "partition_stride", 1), rank, size)
         parameter.copy_(full)

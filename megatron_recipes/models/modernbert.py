@@ -7,7 +7,9 @@ and a loss on masked tokens only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,16 +36,13 @@ from megatron.core.transformer.transformer_layer import (
     get_transformer_layer_offset,
 )
 
-from megatron_recipes.config import ModelConfig, ParallelConfig, padded_vocab_size
+from megatron_recipes.config import EncoderConfig, ParallelConfig, padded_vocab_size
 from megatron_recipes.models.attention import LocalGlobalSelfAttention, SDPACoreAttention
 from megatron_recipes.models.document_mask import DocumentMask, dense_mask, stream_mask
 
-# type of the weights in the forward and backward pass
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8_hybrid": torch.bfloat16}
-
 
 @dataclass
-class EncoderConfig(TransformerConfig):
+class EncoderTransformerConfig(TransformerConfig):
     """Megatron-Core's `TransformerConfig` with what ModernBERT adds."""
 
     local_rope_theta: float = 10_000.0
@@ -52,13 +51,18 @@ class EncoderConfig(TransformerConfig):
 
 
 def encoder_config(
-    model: ModelConfig, parallel: ParallelConfig, dtype: torch.dtype, fp8: str | None = None, layer_spec: str = "local"
-) -> EncoderConfig:
-    """Megatron-Core's view of a model in a layout. Fusions that need CUDA are left to Transformer Engine's layers."""
+    model: EncoderConfig,
+    parallel: ParallelConfig,
+    dtype: torch.dtype,
+    fp8: Mapping[str, Any] | None = None,
+    layer_spec: str = "local",
+) -> EncoderTransformerConfig:
+    """Megatron-Core's view of a model in a layout. Fusions that need CUDA are left to Transformer Engine's layers.
+
+    `fp8`: Megatron-Core's settings (`models.fp8_settings`), None without FP8.
+    """
     sides = model.local_attention // 2
-    # current scaling, because Megatron-Core's default (delayed) refuses BF16 in the first and last layer
-    fp8_settings = {} if fp8 is None else {"fp8": fp8, "fp8_recipe": "tensorwise", "first_last_layers_bf16": True}
-    return EncoderConfig(
+    return EncoderTransformerConfig(
         num_layers=model.num_layers,
         hidden_size=model.hidden_size,
         num_attention_heads=model.num_attention_heads,
@@ -95,7 +99,7 @@ def encoder_config(
         gradient_accumulation_fusion=False,
         persist_layer_norm=False,
         variable_seq_lengths=False,
-        **fp8_settings,
+        **(fp8 or {}),
     )
 
 
@@ -110,7 +114,7 @@ class BiaslessLayerNorm(torch.nn.LayerNorm):
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
 
-def block_spec(config: EncoderConfig, layer_spec: str) -> TransformerBlockSubmodules:
+def block_spec(config: EncoderTransformerConfig, layer_spec: str) -> TransformerBlockSubmodules:
     """The layers of this pipeline stage. `layer_spec`: `local` (torch) or `transformer_engine`."""
     column, row, core = ColumnParallelLinear, RowParallelLinear, SDPACoreAttention
     if layer_spec == "transformer_engine":
@@ -150,7 +154,7 @@ def block_spec(config: EncoderConfig, layer_spec: str) -> TransformerBlockSubmod
 class PredictionHead(torch.nn.Module):
     """dense -> GELU -> norm, on every tensor-parallel rank alike. `[n, h]` -> `[n, h]`."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderTransformerConfig) -> None:
         super().__init__()
         h, dtype = config.hidden_size, config.params_dtype
         self.dense = torch.nn.Linear(h, h, bias=False, dtype=dtype)
@@ -164,7 +168,9 @@ class PredictionHead(torch.nn.Module):
 class ModernBertModel(LanguageModule):
     """The pipeline stage of a ModernBERT masked language model that this rank holds."""
 
-    def __init__(self, config: EncoderConfig, vocab_size: int, max_sequence_length: int, layer_spec: str = "local") -> None:
+    def __init__(
+        self, config: EncoderTransformerConfig, vocab_size: int, max_sequence_length: int, layer_spec: str = "local"
+    ) -> None:
         super().__init__(config=config)
         self.pre_process = parallel_state.is_pipeline_first_stage()
         self.post_process = parallel_state.is_pipeline_last_stage()
@@ -172,6 +178,7 @@ class ModernBertModel(LanguageModule):
         self.model_type = ModelType.encoder_or_decoder
         self.share_embeddings_and_output_weights = True
         self.layer_spec = layer_spec
+        self.streamed = layer_spec == "transformer_engine"  # activations are one stream `[b * s, 1, h]`, not rows
         self.vocab_size = vocab_size
         padded = padded_vocab_size(vocab_size, config.tensor_model_parallel_size)
         if self.pre_process:
@@ -292,7 +299,7 @@ def vocab_parallel_argmax(logits: torch.Tensor) -> torch.Tensor:
     return torch.stack(all_index).gather(0, winner)[0]
 
 
-def _without_sequence_parallel(config: EncoderConfig) -> EncoderConfig:
+def _without_sequence_parallel(config: EncoderTransformerConfig) -> EncoderTransformerConfig:
     import copy
 
     head = copy.copy(config)

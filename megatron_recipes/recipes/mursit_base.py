@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from megatron_recipes.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig
+from megatron_recipes.config import EncoderConfig, EncoderRun, MlmDataConfig, OptimizerConfig, ScheduleConfig
 
 # Model card of Mursit-Base
 LAYERS = 22
@@ -35,11 +35,11 @@ CHECKPOINT_INTERVAL = 1_000  # steps: 24 checkpoints to choose from (TabiBERT: 4
 VALIDATION_INTERVAL = 250
 
 
-def recipe() -> RunConfig:
+def recipe() -> EncoderRun:
     """The run as a configuration; every value can be overridden on the command line."""
-    return RunConfig(
+    return EncoderRun(
         name="mursit_base",
-        model=ModelConfig(
+        model=EncoderConfig(
             num_layers=LAYERS,
             hidden_size=HIDDEN,
             ffn_hidden_size=FFN_HIDDEN,
@@ -48,7 +48,7 @@ def recipe() -> RunConfig:
             max_sequence_length=SEQUENCE_LENGTH,
             global_rope_theta=GLOBAL_ROPE_THETA,
         ),
-        data=DataConfig(
+        data=MlmDataConfig(
             tokenizer=Path("data/tokenizer"),
             train=Path("data/train"),
             validation=Path("data/validation"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from megatron_recipes.config import RunConfig
+from megatron_recipes.config import EncoderRun
 from megatron_recipes.recipes import mursit_base
 
 # Model card of Mursit-Large
@@ -28,7 +28,7 @@ MICRO_BATCH = 6  # fits a GPU of 64 GB without recomputation (--dry-run); 2,304 
 VALIDATION_SEQUENCES = 1_152  # the same 2.4M tokens
 
 
-def recipe() -> RunConfig:
+def recipe() -> EncoderRun:
     """The run as a configuration; every value can be overridden on the command line."""
     base = mursit_base.recipe()
     return replace(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from megatron_recipes.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig
+from megatron_recipes.config import EncoderConfig, EncoderRun, MlmDataConfig, OptimizerConfig, ScheduleConfig
 
 LAYERS = 6
 HIDDEN = 256
@@ -28,11 +28,11 @@ CHECKPOINT_INTERVAL = 150  # steps: five checkpoints to choose from
 VALIDATION_INTERVAL = 50
 
 
-def recipe() -> RunConfig:
+def recipe() -> EncoderRun:
     """The run as a configuration; every value can be overridden on the command line."""
-    return RunConfig(
+    return EncoderRun(
         name="mursit_tiny",
-        model=ModelConfig(
+        model=EncoderConfig(
             num_layers=LAYERS,
             hidden_size=HIDDEN,
             ffn_hidden_size=FFN_HIDDEN,
@@ -40,7 +40,7 @@ def recipe() -> RunConfig:
             vocab_size=VOCABULARY,
             max_sequence_length=MAX_SEQUENCE_LENGTH,
         ),
-        data=DataConfig(
+        data=MlmDataConfig(
             tokenizer=Path("data/tokenizer"),
             train=Path("data/train"),
             validation=Path("data/validation"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mecellem.errors import UserError
-from megatron_recipes.config import RunConfig, flatten, named_in, origins
+from megatron_recipes.config import EncoderRun, flatten, named_in, origins
 from megatron_recipes.recipes import find_recipe
 
 
@@ -133,9 +133,9 @@ def test_names_on_the_command_line(config, argv, names):
 
 def test_any_field_can_be_overridden_and_unknown_names_are_errors(config, capsys):
     argv = ["--optimizer.lr", "5e-4", "--parallel.tensor", "2", "--data.train", "x/y", "--precision", "fp32"]
-    given = tyro.cli(RunConfig, args=argv, default=config)
+    given = tyro.cli(EncoderRun, args=argv, default=config)
     assert given == changed(config, optimizer__lr=5e-4, parallel__tensor=2, data__train=Path("x/y"), precision="fp32")
     with pytest.raises(SystemExit) as caught:
-        tyro.cli(RunConfig, args=["--optimizer.learning-rate", "1"], default=config)
+        tyro.cli(EncoderRun, args=["--optimizer.learning-rate", "1"], default=config)
     assert caught.value.code == 2
     assert "--optimizer.learning-rate" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 
 from mecellem.errors import UserError
 from megatron_recipes import recipes
+from megatron_recipes.plan import plan
 from megatron_recipes.recipes import RECIPES, find_recipe
 
 PAPER = {  # model cards: layers, hidden, GeGLU half-width, heads, sequence length, global RoPE theta
@@ -13,19 +14,40 @@ PAPER = {  # model cards: layers, hidden, GeGLU half-width, heads, sequence leng
     "mursit_large": (28, 1_024, 2_624, 16, 2_048, 20_000.0),
 }
 
+DECODERS = {  # config.json of the released models: layers, hidden, SwiGLU half-width, heads, key/value heads, head width, tied
+    "qwen3_0p6b_cpt": (28, 1_024, 3_072, 16, 8, 128, True),
+    "qwen3_1p7b_cpt": (28, 2_048, 6_144, 16, 8, 128, True),
+    "qwen3_4b_cpt": (36, 2_560, 9_728, 32, 8, 128, True),
+    "qwen3_8b_cpt": (36, 4_096, 12_288, 32, 8, 128, False),
+    "smollm2_135m_cpt": (30, 576, 1_536, 9, 3, 64, True),
+}
+
 
 def test_every_file_is_a_recipe():
     files = {path.stem for path in Path(recipes.__file__).parent.glob("*.py")} - {"__init__"}
-    assert set(RECIPES) == files >= {"mursit_tiny", "mursit_base", "mursit_large"}
+    assert set(RECIPES) == files == {"mursit_tiny", *PAPER, *DECODERS}
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_valid_and_named_after_its_file(name):
     config = find_recipe(name)()
     assert config.name == name
-    config.check(world_size=1)
-    config.check(world_size=2)
-    assert config.steps // config.checkpoint_interval >= 4
+    replicas = config.parallel.model_ranks
+    config.check(world_size=replicas)
+    config.check(world_size=2 * replicas)
+    assert plan(config, gpus=replicas).steps // config.checkpoint_interval >= 4
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoder_shapes_are_those_of_the_released_config_files(name):
+    config = find_recipe(name)()
+    model = config.model
+    shape = (model.num_layers, model.hidden_size, model.ffn_hidden_size, model.num_attention_heads, model.num_query_groups)
+    assert (*shape, model.head_dim, model.tie_embeddings) == DECODERS[name]
+    llama = model.family == "llama"
+    assert (model.vocab_size, model.max_sequence_length) == ((49_152, 8_192) if llama else (151_936, 40_960))
+    assert (model.rope_theta, model.norm_epsilon) == ((1e5, 1e-5) if llama else (1e6, 1e-6))
+    assert config.init_from is not None  # nothing here is meant to start from random weights
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -9,18 +9,22 @@ from training_runs import SMALL
 
 from mecellem.errors import UserError
 from megatron_recipes import run_folder
-from megatron_recipes.config import RunConfig, flatten
+from megatron_recipes.config import EncoderRun, flatten
 from megatron_recipes.recipes import find_recipe
-from megatron_recipes.run_folder import check_same, nested, read_metrics, read_run, record
+from megatron_recipes.run_folder import Extent, check_same, nested, read_metrics, read_run, record
 
 
 @pytest.fixture
-def config() -> RunConfig:
+def config() -> EncoderRun:
     return find_recipe("mursit_tiny")()
 
 
-def written(run: Path, config: RunConfig, *command_line: str) -> dict:
-    record(run, config, "mursit_tiny", 2, "a" * 64, command_line)
+def extent(config: EncoderRun, **corpora: str) -> Extent:
+    return Extent(config.steps, config.steps * config.tokens_per_step, config.tokens_per_step, {"data.train": "c", **corpora})
+
+
+def written(run: Path, config: EncoderRun, *command_line: str) -> dict:
+    record(run, config, extent(config), "mursit_tiny", 2, "a" * 64, command_line)
     return read_run(run)
 
 
@@ -31,7 +35,7 @@ def leaves(tree: dict, prefix: str = "") -> dict:
     return found
 
 
-def test_every_leaf_and_its_origin(config: RunConfig, tmp_path: Path):
+def test_every_leaf_and_its_origin(config: EncoderRun, tmp_path: Path):
     given = replace(config, seed=7, optimizer=replace(config.optimizer, lr=1e-4))
     run = written(tmp_path, given, "seed", "optimizer.lr")
     values = leaves(run["config"])
@@ -53,7 +57,7 @@ def test_a_real_run_names_its_flags(reference: Path):
     assert defaults["precision"] == "fp32" and defaults["optimizer.lr"] == 3e-3
 
 
-def test_the_same_values_again(config: RunConfig, tmp_path: Path):
+def test_the_same_values_again(config: EncoderRun, tmp_path: Path):
     written(tmp_path, config)
     assert written(tmp_path, config)["config"]["seed"] == config.seed
 
@@ -67,14 +71,15 @@ def test_the_same_values_again(config: RunConfig, tmp_path: Path):
         ("", {"layer_spec": "local", "log_interval": 5, "checkpoint_interval": 5, "validation_interval": 5}),
     ],
 )
-def test_what_may_change(part: str, values: dict, config: RunConfig, tmp_path: Path):
+def test_what_may_change(part: str, values: dict, config: EncoderRun, tmp_path: Path):
     written(tmp_path, config)
     changed = replace(config, **{part: replace(getattr(config, part), **values)}) if part else replace(config, **values)
-    check_same(tmp_path, changed, "a" * 64)
+    check_same(tmp_path, changed, extent(changed), "a" * 64)
 
 
 MAY_CHANGE = {
-    *("parallel.tensor", "parallel.pipeline", "parallel.sequence", "layer_spec", "schedule.micro_batch_size"),
+    *("parallel.tensor", "parallel.pipeline", "parallel.sequence", "parallel.context", "layer_spec"),
+    "schedule.micro_batch_size",
     *("log_interval", "checkpoint_interval", "validation_interval"),
     *("data.train", "data.validation", "data.tokenizer"),
 }
@@ -87,34 +92,34 @@ def other(value: object) -> object:
 
 
 @pytest.mark.parametrize("name", sorted(flatten(find_recipe("mursit_tiny")()).keys() - MAY_CHANGE))
-def test_what_may_not_change_is_named(name: str, config: RunConfig, tmp_path: Path):
+def test_what_may_not_change_is_named(name: str, config: EncoderRun, tmp_path: Path):
     written(tmp_path, config)
     *parts, leaf = name.split(".")
     holder = getattr(config, parts[0]) if parts else config
     holder = replace(holder, **{leaf: other(getattr(holder, leaf))})
     changed = replace(config, **{parts[0]: holder}) if parts else holder
     with pytest.raises(UserError) as caught:
-        check_same(tmp_path, changed, "a" * 64)
+        check_same(tmp_path, changed, extent(changed), "a" * 64)
     assert f"was started with --{name.replace('_', '-')} " in str(caught.value) and "choose another --out" in str(caught.value)
 
 
-def test_another_tokenizer(config: RunConfig, tmp_path: Path):
+def test_another_tokenizer(config: EncoderRun, tmp_path: Path):
     written(tmp_path, config)
     with pytest.raises(UserError, match="was started with another tokenizer than"):
-        check_same(tmp_path, config, "b" * 64)
+        check_same(tmp_path, config, extent(config), "b" * 64)
 
 
-def test_a_folder_without_a_run(config: RunConfig, tmp_path: Path):
-    check_same(tmp_path, config, "a" * 64)
+def test_a_folder_without_a_run(config: EncoderRun, tmp_path: Path):
+    check_same(tmp_path, config, extent(config), "a" * 64)
     with pytest.raises(UserError, match=r"is not a run: it has no run\.yaml"):
         read_run(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["a: [", "", "- 1\n", "config: {}\n"])
-def test_a_broken_file(text: str, config: RunConfig, tmp_path: Path):
+def test_a_broken_file(text: str, config: EncoderRun, tmp_path: Path):
     (tmp_path / run_folder.FILE).write_text(text)
     with pytest.raises(UserError, match=r"run\.yaml"):
-        check_same(tmp_path, config, "a" * 64)
+        check_same(tmp_path, config, extent(config), "a" * 64)
 
 
 def test_nested():
@@ -127,3 +132,9 @@ def test_a_broken_line_of_the_metrics_is_named(broken: str, tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{broken}\n{{"step": 3}}\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is broken"):
         read_metrics(tmp_path)
+
+
+def test_other_tokens_than_the_run_was_started_with(config: EncoderRun, tmp_path: Path):
+    written(tmp_path, config)
+    with pytest.raises(UserError, match=r"other tokens in data\.train"):
+        check_same(tmp_path, config, extent(config, **{"data.train": "d"}), "a" * 64)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,25 +37,71 @@ SMALL = {
 }
 
 
+# Qwen3's form, with more rows than the tokenizer has entries. Three steps of each of the two stages in CURRICULUM
+SMALL_DECODER = {
+    "model.num-layers": 4,
+    "model.hidden-size": 64,
+    "model.ffn-hidden-size": 96,
+    "model.num-attention-heads": 4,
+    "model.num-query-groups": 2,
+    "model.head-dim": 16,
+    "model.vocab-size": 1110,
+    "model.max-sequence-length": 256,
+    "data.validation-sequences": 20,
+    "micro-batch-tokens": 256,
+    "init-from": "None",
+    "parallel.tensor": 1,
+    "parallel.no-sequence": True,
+    "precision": "fp32",
+    "checkpoint-interval": 2,
+    "validation-interval": 3,
+}
+CURRICULUM = """
+stages:
+  - name: general
+    tokens: 3_072
+    seq_len: 64
+    global_batch_tokens: 1_024
+    lr: {peak: 3.0e-3, warmup_tokens: 2_048}
+    sources:
+      - {path: GENERAL, weight: 0.75}
+      - {path: FORMAL, weight: 0.25}
+  - name: formal
+    tokens: 3_072
+    seq_len: 128
+    global_batch_tokens: 1_024
+    lr: {peak: 3.0e-3, final: 3.0e-4, decay: linear}
+    attention: across
+    rope_theta: 2_000_000
+    rope_scaling: {rope_type: yarn, factor: 2.0, original_max_position_embeddings: 128}
+    sources:
+      - {path: FORMAL, weight: 0.6}
+      - {path: GENERAL, weight: 0.4}
+"""
+
+
 @dataclass(frozen=True)
 class Runner:
-    """Starts `mecellem train mursit_tiny` on the small corpus."""
+    """Starts `mecellem train RECIPE` on the small corpus."""
 
     data: Path
+    recipe: str = "mursit_tiny"
+    small: Mapping[str, object] = field(default_factory=lambda: SMALL)
+    inputs: Sequence[str] = ("data.tokenizer", "data.train", "data.validation")
 
     def command(self, out: Path, **overrides: object) -> list[str]:
         nproc = overrides.pop("nproc", None)
         values = {
-            **SMALL,
-            "data.tokenizer": self.data / "tokenizer",
-            "data.train": self.data / "train",
-            "data.validation": self.data / "validation",
+            **self.small,
+            **{name: self.data / name.removeprefix("data.") for name in self.inputs},
             **{name.replace("__", ".").replace("_", "-"): value for name, value in overrides.items()},
         }
+        if values.get("parallel.sequence"):
+            values.pop("parallel.no-sequence", None)
         flags = [part for name, value in values.items() for part in (f"--{name}", str(value))]
         switches = [flag for flag in flags if flag not in ("True",)]
         extra = [] if nproc is None else ["--nproc", str(nproc)]
-        return [sys.executable, "-m", "mecellem", "train", "mursit_tiny", "--out", str(out), *extra, *switches]
+        return [sys.executable, "-m", "mecellem", "train", self.recipe, "--out", str(out), *extra, *switches]
 
     def start(self, out: Path, prefix: Sequence[str] = (), env: Mapping[str, str] | None = None, **overrides: object):
         """`prefix`: words before the command, such as `bash -c 'ulimit ...; exec "$@"' bash`."""

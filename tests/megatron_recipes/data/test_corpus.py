@@ -12,7 +12,8 @@ from tiny_corpora import CLS, MASK, PAD, SEP, UNK, describe, index_bytes, write_
 
 from mecellem.errors import UserError
 from mecellem.manifest import manifest_path
-from megatron_recipes.data.corpus import SpecialTokens, TokenCorpus, read_index
+from megatron_recipes.data.corpus import SpecialTokens, TokenCorpus, read_index, vocabulary_size
+from megatron_recipes.data.supply import open_causal_corpus
 
 DOCUMENTS = [[10, 11, 12, SEP], [SEP], [20, 21, SEP]]
 
@@ -219,3 +220,41 @@ def test_broken_tokenizer_json(tmp_path, content, sentence):
 def test_data_imports_no_torch():
     code = "import sys, megatron_recipes.data.batches; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def causal_tokenizer(folder, entries):
+    """As Qwen3's or SmolLM2's: an end of text, neither [MASK] nor [CLS]."""
+    from tokenizers import AddedToken, Tokenizer
+    from tokenizers.models import WordLevel
+
+    folder.mkdir(parents=True)
+    tokenizer = Tokenizer(WordLevel({f"w{i}": i for i in range(entries - 1)} | {"<|endoftext|>": entries - 1}, unk_token="w0"))
+    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
+    return folder
+
+
+def test_a_corpus_of_a_tokenizer_without_mask_opens(tmp_path):
+    prefix, _ = write_corpus(tmp_path, DOCUMENTS)
+    tokenizer = causal_tokenizer(tmp_path / "causal", 100)
+    describe(prefix, DOCUMENTS, "uint16", tokenizer)
+    assert vocabulary_size(tokenizer) == 100
+    assert open_causal_corpus(prefix, tokenizer, model_rows=128, verify=True).documents == 3
+    assert open_causal_corpus(prefix, tokenizer, model_rows=100, verify=True).documents == 3
+    with pytest.raises(UserError, match="names no cls_token"):
+        SpecialTokens.read(tokenizer)
+
+
+def test_more_entries_than_the_model_has_rows(tmp_path):
+    prefix, tokenizer = write_corpus(tmp_path, DOCUMENTS)
+    with pytest.raises(UserError, match=r"has 100 entries, the model's embedding 99 rows: set --data\.tokenizer"):
+        open_causal_corpus(prefix, tokenizer, model_rows=99, verify=False)
+
+
+def test_a_tokenizer_that_is_saved_again_is_read_again(corpus):
+    prefix, tokenizer = corpus
+    TokenCorpus.open(prefix, tokenizer, verify_hashes=False)
+    path = tokenizer / "tokenizer.json"
+    path.write_text(path.read_text().replace('"w50"', '"elma"'))
+    assert "SHA-256 differs" in refusal(prefix, tokenizer)

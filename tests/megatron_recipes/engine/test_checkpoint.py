@@ -14,14 +14,14 @@ import pytest
 from training_runs import Runner, checkpoint_names, losses, metrics, rank_pid, steps_done, wait_for
 
 from mecellem.errors import UserError
-from megatron_recipes.config import ModelConfig
+from megatron_recipes.config import EncoderConfig
 from megatron_recipes.engine import checkpoint
 from megatron_recipes.engine.checkpoint import CheckpointMeta, newest_whole, read_meta
 
 META = CheckpointMeta(
     step=3,
     tokens=3072,
-    model=ModelConfig(4, 64, 96, 4, 1000, 256),
+    model=EncoderConfig(4, 64, 96, 4, 1000, 256),
     precision="fp32",
     tokenizer_sha256="0" * 64,
     layout={"tensor": 1, "pipeline": 1, "data": 1},

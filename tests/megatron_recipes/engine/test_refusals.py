@@ -19,7 +19,7 @@ from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.manifest import manifest_path
 from megatron_recipes import train
-from megatron_recipes.config import ModelConfig
+from megatron_recipes.config import EncoderConfig
 from megatron_recipes.engine import refusals
 from megatron_recipes.engine.refusals import foreign_apex, resolve_layer_spec
 from megatron_recipes.recipes import find_recipe
@@ -202,8 +202,8 @@ def test_missing_psutil(runner: Runner, tmp_path: Path):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ({"precision": "fp8_hybrid", "layer-spec": "local"}, "accept FP8 settings and silently compute without them"),
-        ({"precision": "fp8_hybrid", "parallel.tensor": 2}, "needs CUDA and Transformer Engine"),
+        ({"precision": "fp8_current", "layer-spec": "local"}, "accept FP8 settings and silently compute without them"),
+        ({"precision": "fp8_current", "parallel.tensor": 2}, "needs CUDA and Transformer Engine"),
         ({"layer-spec": "transformer_engine"}, "needs CUDA and Transformer Engine"),
     ],
 )
@@ -226,19 +226,19 @@ def test_a_window_on_the_stock_attention_core(layers: str, monkeypatch: pytest.M
     from megatron_recipes.engine.parallel import single_process
 
     recipe = find_recipe("mursit_tiny")()
-    config = replace(recipe, model=ModelConfig(2, 32, 32, 2, 200, 64, local_attention=8), precision="fp32")
+    config = replace(recipe, model=EncoderConfig(2, 32, 32, 2, 200, 64, local_attention=8), precision="fp32")
     with single_process():
         from megatron.core.transformer.dot_product_attention import DotProductAttention
 
         from conversion.megatron_model import build
-        from megatron_recipes.engine.setup import build_model
+        from megatron_recipes.engine.tasks.masked import build_encoder
         from megatron_recipes.models import modernbert
 
         if layers == "own core":
-            build_model(config)
+            build_encoder(config)
             return
         monkeypatch.setattr(modernbert, "SDPACoreAttention", DotProductAttention)
-        for make in (lambda: build_model(config), lambda: build(config.model, config.parallel, torch.float32)):
+        for make in (lambda: build_encoder(config), lambda: build(config.model, config.parallel, torch.float32)):
             with pytest.raises(UserError, match=r"core_attention is Megatron-Core's .* with the window \(4, 4\)"):
                 make()
 

@@ -167,9 +167,11 @@ STEP = """
         import torch
         from megatron.core import jit
         from megatron_recipes.engine import checkpoint
-        from megatron_recipes.engine.setup import build_training
+        from megatron_recipes.engine.setup import build_training, set_rates
+        from megatron_recipes.engine.tasks.masked import build_encoder
         assert jit.jit_fuser is jit.noop_decorator, "its fusions would be compiled with a C++ compiler"
-        training = build_training(config)
+        training = build_training(config, build_encoder(config))
+        set_rates(training, 1e-3)
         ids = torch.randint(0, 200, (2, 16))
         for step in range(2):
             training.wrapped.zero_grad_buffer()

@@ -9,7 +9,7 @@ import torch
 from training_runs import SMALL, Runner, metrics
 
 from megatron_recipes import train
-from megatron_recipes.config import RunConfig
+from megatron_recipes.config import EncoderRun
 from megatron_recipes.engine.parallel import single_process
 from megatron_recipes.recipes import find_recipe
 
@@ -45,7 +45,7 @@ def test_the_rate_of_every_step(reference: Path):
 def small(runner: Runner, tmp_path: Path):
     """The small run's configuration, with other values where they are given."""
 
-    def config(**overrides: object) -> RunConfig:
+    def config(**overrides: object) -> EncoderRun:
         command = runner.command(tmp_path / "run", **overrides)
         return train.parse(command[command.index("mursit_tiny") :])[0].config
 
@@ -59,14 +59,15 @@ def norm(gradients: list[torch.Tensor]) -> float:
 @pytest.mark.parametrize("distributed", [True, False])
 @pytest.mark.parametrize("limit", [0.01, 1000.0, 0.0])
 def test_clipping(limit: float, distributed: bool, small, monkeypatch: pytest.MonkeyPatch):
-    from megatron_recipes.data.datasets import open_datasets
     from megatron_recipes.engine.adam import FusedAdam
     from megatron_recipes.engine.setup import build_training
     from megatron_recipes.engine.step import train_step
+    from megatron_recipes.engine.tasks import open_task
 
     switch = "optimizer.distributed" if distributed else "optimizer.no-distributed"
     config = small(**{"optimizer.clip-grad": limit, switch: True})
-    training = build_training(config)
+    task = open_task(config, verify=False)
+    training = build_training(config, task.build_model())
     computed: list[torch.Tensor] = []
     used: list[torch.Tensor] = []
     step, clip = FusedAdam.step, training.optimizer.step
@@ -81,7 +82,7 @@ def test_clipping(limit: float, distributed: bool, small, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(training.optimizer, "step", look_before_clipping)
     monkeypatch.setattr(FusedAdam, "step", look_at_what_is_used)
-    result = train_step(config, training, open_datasets(config, verify=False)[0], 1, stop=False)
+    result = train_step(task, training, 1, stop=False)
     before, after = norm(computed), norm(used)
     assert before > 0.1 and result.grad_norm == pytest.approx(before, rel=1e-5)
     if limit == 0.01:
@@ -93,8 +94,10 @@ def test_clipping(limit: float, distributed: bool, small, monkeypatch: pytest.Mo
 
 def test_weight_decay_leaves_norms_and_biases_alone(small):
     from megatron_recipes.engine.setup import build_training
+    from megatron_recipes.engine.tasks.masked import build_encoder
 
-    training = build_training(small(**{"optimizer.no-distributed": True, "optimizer.weight-decay": 0.25}))
+    config = small(**{"optimizer.no-distributed": True, "optimizer.weight-decay": 0.25})
+    training = build_training(config, build_encoder(config))
     names = {id(parameter): name for name, parameter in training.model.named_parameters()}
     groups = training.optimizer.param_groups
     decay = {names[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]}

@@ -13,7 +13,7 @@ VALIDATION = {"validation_loss": 2.4, "validation_accuracy": 0.31, "validation_t
 
 
 def write(run: Path, resume: int, steps: range) -> None:
-    with Metrics(run, resume, total_steps=10, tokens_per_step=1024) as metrics:
+    with Metrics(run, resume, total_steps=10, tokens_after=lambda step: 1024 * step) as metrics:
         for step in steps:
             metrics.train(step, VALUES, write=True)
             if step % 2 == 0:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from megatron_recipes.config import ModelConfig, ParallelConfig
+from megatron_recipes.config import EncoderConfig, ParallelConfig
 from megatron_recipes.engine.parallel import single_process
 
 SHAPES = {
-    "thirds global": ModelConfig(5, 64, 96, 4, 500, 256, local_attention=16, global_rope_theta=160_000.0),
-    "all global": ModelConfig(3, 96, 160, 3, 333, 256, global_attention_every=1, norm_epsilon=1e-6),
-    "one global, narrow window": ModelConfig(4, 128, 200, 2, 1000, 256, local_attention=4, global_attention_every=9),
-    "window wider than the text": ModelConfig(3, 32, 48, 2, 129, 512, local_attention=256, local_rope_theta=500.0),
+    "thirds global": EncoderConfig(5, 64, 96, 4, 500, 256, local_attention=16, global_rope_theta=160_000.0),
+    "all global": EncoderConfig(3, 96, 160, 3, 333, 256, global_attention_every=1, norm_epsilon=1e-6),
+    "one global, narrow window": EncoderConfig(4, 128, 200, 2, 1000, 256, local_attention=4, global_attention_every=9),
+    "window wider than the text": EncoderConfig(3, 32, 48, 2, 129, 512, local_attention=256, local_rope_theta=500.0),
 }
 
 
@@ -23,7 +23,7 @@ def megatron() -> Iterator[None]:
         yield
 
 
-def pair(shape: ModelConfig, seed: int = 0) -> tuple[torch.nn.Module, torch.nn.Module]:
+def pair(shape: EncoderConfig, seed: int = 0) -> tuple[torch.nn.Module, torch.nn.Module]:
     """The same random weights, norms and biases included, in both libraries."""
     from transformers import ModernBertForMaskedLM
 
@@ -47,7 +47,7 @@ def pair(shape: ModelConfig, seed: int = 0) -> tuple[torch.nn.Module, torch.nn.M
     return ours, hf
 
 
-def tokens(shape: ModelConfig, rows: int, length: int) -> torch.Tensor:
+def tokens(shape: EncoderConfig, rows: int, length: int) -> torch.Tensor:
     return torch.randint(5, shape.vocab_size, (rows, length), generator=torch.Generator().manual_seed(1))
 
 

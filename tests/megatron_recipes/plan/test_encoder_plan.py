@@ -7,20 +7,14 @@ import pytest
 from mecellem.errors import UserError
 from mecellem.manifest import CorpusManifest, TokenizerEntry, write_manifest
 from megatron_recipes import train
-from megatron_recipes.config import ModelConfig
-from megatron_recipes.plan import (
-    count_parameters,
-    human_count,
-    memory_per_gpu,
-    plan,
-    print_plan,
-    training_flops_per_token,
-)
+from megatron_recipes.config import EncoderConfig
+from megatron_recipes.plan import count_parameters, human_count, plan, print_plan
+from megatron_recipes.plan.encoder import encoder_flops_per_token, encoder_memory
 from megatron_recipes.recipes import find_recipe
 
 SHAPES = {name: find_recipe(name)().model for name in ("mursit_tiny", "mursit_base", "mursit_large")} | {
-    "odd": ModelConfig(3, 48, 40, 6, 301, 64),
-    "one layer": ModelConfig(1, 32, 16, 2, 100, 64),
+    "odd": EncoderConfig(3, 48, 40, 6, 301, 64),
+    "one layer": EncoderConfig(1, 32, 16, 2, 100, 64),
 }
 
 
@@ -50,11 +44,11 @@ def transformers_model(model):
 def test_parameters_are_those_of_transformers(name):
     counts, reference = count_parameters(SHAPES[name]), transformers_model(SHAPES[name])
     assert counts.total == reference.num_parameters()
-    assert counts.encoder == reference.model.num_parameters()
+    assert counts.backbone == reference.model.num_parameters()
 
 
 def test_the_papers_sizes():
-    sizes = [human_count(count_parameters(SHAPES[name]).encoder) for name in ("mursit_base", "mursit_large")]
+    sizes = [human_count(count_parameters(SHAPES[name]).backbone) for name in ("mursit_base", "mursit_large")]
     assert sizes == ["155.6M", "403.6M"]
 
 
@@ -73,15 +67,15 @@ def test_flops_are_those_that_torch_counts(packed_in_full):
     tokens = torch.randint(5, 300, (2, length))
     with FlopCounterMode(display=False) as counter:
         reference(tokens, labels=tokens).loss.backward()
-    assert sum(training_flops_per_token(config)) * tokens.numel() == pytest.approx(counter.get_total_flops(), rel=1e-5)
+    assert sum(encoder_flops_per_token(config)) * tokens.numel() == pytest.approx(counter.get_total_flops(), rel=1e-5)
 
 
 def test_local_layers_cost_their_window():
     base = find_recipe("mursit_base")()
     every, window = replace(base, model=replace(base.model, global_attention_every=1)), 129
     layers, h, length = 22, 768, 1024
-    assert training_flops_per_token(every)[1] == 12 * h * layers * length
-    assert training_flops_per_token(base)[1] == 12 * h * (8 * length + 14 * window)
+    assert encoder_flops_per_token(every)[1] == 12 * h * layers * length
+    assert encoder_flops_per_token(base)[1] == 12 * h * (8 * length + 14 * window)
 
 
 def test_the_papers_run():
@@ -116,12 +110,12 @@ def test_time_halves_on_twice_the_gpus():
 def test_memory():
     config = find_recipe("mursit_base")()
     weights = count_parameters(config.model).total - config.model.vocab_size  # the output bias is left out
-    single, sharded = memory_per_gpu(config, 1), memory_per_gpu(config, 8)
+    single, sharded = encoder_memory(config, 1), encoder_memory(config, 8)
     assert single.weights == 2 * weights and single.gradients == 4 * weights and single.optimizer == 12 * weights
     assert sharded.optimizer == single.optimizer / 8
     plain = replace(config, optimizer=replace(config.optimizer, distributed=False))
-    assert memory_per_gpu(plain, 8).optimizer == single.optimizer
-    fp32 = memory_per_gpu(replace(config, precision="fp32"), 1)
+    assert encoder_memory(plain, 8).optimizer == single.optimizer
+    fp32 = encoder_memory(replace(config, precision="fp32"), 1)
     assert (fp32.weights, fp32.optimizer) == (4 * weights, 8 * weights)
     assert fp32.activations == 2 * single.activations
 
@@ -130,7 +124,7 @@ def test_layouts_share_the_memory():
     config = find_recipe("mursit_base")()
 
     def at(**parallel):
-        return memory_per_gpu(replace(config, parallel=replace(config.parallel, **parallel)), 1)
+        return encoder_memory(replace(config, parallel=replace(config.parallel, **parallel)), 1)
 
     single, tp, sp, pp = at(), at(tensor=2), at(tensor=2, sequence=True), at(pipeline=2)
     assert single.activations / 2 == sp.activations < tp.activations < single.activations

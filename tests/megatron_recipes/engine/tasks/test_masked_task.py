@@ -5,7 +5,7 @@ import pytest
 from tiny_corpora import SEP, write_corpus
 
 from mecellem.errors import UserError
-from megatron_recipes.data.datasets import open_datasets
+from megatron_recipes.engine.tasks.masked import MaskedTask
 from megatron_recipes.recipes import find_recipe
 
 DOCUMENTS = [[*range(5 + i % 50, 15 + i % 50), SEP] for i in range(40)]
@@ -21,7 +21,8 @@ def config(tmp_path):
 
 
 def test_opens_both_splits_as_the_configuration_says(config):
-    train, validation = open_datasets(config, verify=True)
+    task = MaskedTask(config, verify=True)
+    train, validation = task.training, task.validation
     assert (train.windows, train.shuffle) == (40 * 12 // 64, True)
     assert (validation.windows, validation.shuffle) == (-(-7 * 12 // 64), False)
     shares = [
@@ -33,23 +34,23 @@ def test_opens_both_splits_as_the_configuration_says(config):
 
 
 def replace_probability(config, probability):
-    return open_datasets(replace(config, data=replace(config.data, mask_probability=probability)), False)[0]
+    return MaskedTask(replace(config, data=replace(config.data, mask_probability=probability)), verify=False).training
 
 
 def test_another_vocabulary_than_the_models(config):
     with pytest.raises(UserError, match=r"has 100 entries, the model 8,192: set --model\.vocab-size 100"):
-        open_datasets(replace(config, model=replace(config.model, vocab_size=8192)), verify=False)
+        MaskedTask(replace(config, model=replace(config.model, vocab_size=8192)), verify=False)
 
 
 def test_a_corpus_shorter_than_a_sequence(config):
     shorter = replace(config, data=replace(config.data, train=config.data.validation, sequence_length=128))
     with pytest.raises(UserError, match=r"84 tokens, fewer than a sequence of 128.*--data\.sequence-length"):
-        open_datasets(shorter, verify=False)
+        MaskedTask(shorter, verify=False)
 
 
 def test_changed_bytes_are_found_where_asked(config):
     path = config.data.validation.with_suffix(".bin")
     path.write_bytes(b"\x07" + path.read_bytes()[1:])
-    open_datasets(config, verify=False)
+    MaskedTask(config, verify=False)
     with pytest.raises(UserError, match="SHA-256 differs"):
-        open_datasets(config, verify=True)
+        MaskedTask(config, verify=True)

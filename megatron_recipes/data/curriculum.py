@@ -1,0 +1,333 @@
+"""A curriculum: the stages of a causal run as data, in tokens, from a YAML file.
+
+    stages:
+      - name: general
+        tokens: 3.7B                  # or 3_700_000_000, 3_700M; B is 10^9, M 10^6, K 10^3
+        seq_len: 4096
+        global_batch_tokens: 4_194_304
+        lr: {peak: 1.0e-4, final: 1.0e-5, warmup_tokens: 200M, decay: cosine}   # or one number: constant
+        attention: document           # or across; document is the default
+        sources:
+          - {name: web, path: data/web, weight: 0.8}
+          - {name: english, path: data/english, weight: 0.2, max_epochs: 2, replay: true}
+
+Paths are prefixes of `.bin/.idx` and relative to the folder in which the command is run. Weights are shares of the
+stage's tokens: they must sum to 1 (to 0.001, which allows 0.333 three times; then they are scaled to exactly 1), because
+a mixture that is scaled in silence hides a mistyped weight.
+
+A step takes `global_batch_tokens`; a stage takes whole steps, so it may pass `tokens` by less than a step. A step's
+learning rate is a pure function of the stage's tokens with that step's own included, as in Megatron-LM: the last step of a
+stage has `final`. `max_epochs` (1 unless set) bounds how often a source's corpus has been read by the end of that stage,
+counted from the curriculum's start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from mecellem.errors import UserError
+from megatron_recipes.config import RopeScaling
+from megatron_recipes.data.curriculum_file import Place, line_of, read_yaml, refusal
+
+Attention = Literal["document", "across"]
+WEIGHT_TOLERANCE = 1e-3  # of the weights' sum: the precision that the mixture is promised with
+UNITS = {"": 0, "K": 3, "M": 6, "B": 9, "T": 12}
+NUMBER = re.compile(r"([0-9][0-9_]*(?:\.[0-9_]+)?)\s*([KMBT]?)")
+
+
+def _tokens(value: Any) -> int:
+    """4096, "57_000M" or "3.7B" as a whole number."""
+    match = NUMBER.fullmatch(str(value).strip()) if isinstance(value, (int, float, str)) else None
+    if match is None or isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a number of tokens: write 4096, 57_000M or 3.7B")
+    number = Decimal(match[1].replace("_", "")).scaleb(UNITS[match[2]])
+    if number != int(number):
+        raise ValueError(f"{value!r} is not a whole number of tokens")
+    return int(number)
+
+
+def short(tokens: int) -> str:
+    """`640`, `3.7B`, `16.55B`: a number of tokens in the units that the file may use, rounded to two decimals."""
+    for unit, power in reversed(UNITS.items()):
+        if tokens >= 10**power:
+            return f"{tokens / 10**power:.2f}".rstrip("0").rstrip(".") + unit
+    return str(tokens)
+
+
+def _length(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a length: write it out, 4096 or 32_768, since 4K could mean 4,000 or 4,096")
+    return value
+
+
+def _finding(key: str, message: str) -> PydanticCustomError:
+    """An error of a whole mapping that is reported at the line of its `key`."""
+    return PydanticCustomError("curriculum", "{message}", {"key": key, "message": message})
+
+
+Tokens = Annotated[int, BeforeValidator(_tokens), Field(gt=0)]
+TokensOrNone = Annotated[int, BeforeValidator(_tokens), Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LearningRate(_Strict):
+    """Linear warm-up from `initial` to `peak`, constant, then down to `final` over the stage's last `decay_tokens`."""
+
+    peak: Positive
+    final: Share | None = None  # for every decay but constant
+    initial: Share = 0.0  # where the warm-up starts: the rate that the stage before ended with, or 0
+    warmup_tokens: TokensOrNone = 0
+    decay: Literal["constant", "linear", "cosine", "wsd"] = "constant"  # wsd: 1 - sqrt (Hägele et al. 2024, arXiv 2405.18392)
+    decay_tokens: Tokens | None = None  # all after the warm-up where it is not given; wsd needs it
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LearningRate:
+        if self.decay == "constant":
+            for key in ("final", "decay_tokens"):
+                if getattr(self, key) is not None:
+                    raise _finding(key, "a constant rate has none: remove it or set decay to linear, cosine or wsd")
+        elif self.final is None:
+            raise _finding("final", f"{self.decay} needs the rate that the stage ends with: add it")
+        if self.decay == "wsd" and self.decay_tokens is None:
+            raise _finding("decay_tokens", "wsd needs the length of its decay: add it")
+        if self.final is not None and self.final > self.peak:
+            raise _finding("final", f"{self.final:g} is above peak {self.peak:g}: lower it")
+        return self
+
+    def at(self, tokens: int, stage_tokens: int) -> float:
+        """The rate when `tokens` of the stage's `stage_tokens` are seen."""
+        if tokens < self.warmup_tokens:
+            return self.initial + (self.peak - self.initial) * tokens / self.warmup_tokens
+        if self.final is None:
+            return self.peak
+        length = self.decay_tokens or stage_tokens - self.warmup_tokens
+        done = min(max((tokens - (stage_tokens - length)) / length, 0.0), 1.0) if length else 1.0
+        left = {"linear": 1.0 - done, "cosine": (1.0 + math.cos(math.pi * done)) / 2.0, "wsd": 1.0 - math.sqrt(done)}[
+            self.decay
+        ]
+        return self.final + (self.peak - self.final) * left
+
+
+def _learning_rate(value: Any) -> Any:
+    return {"peak": value} if isinstance(value, (int, float, str)) and not isinstance(value, bool) else value
+
+
+def _rope_scaling(value: Any) -> RopeScaling:
+    if not isinstance(value, dict):
+        raise ValueError("it must be a mapping with rope_type and factor")
+    names = [field.name for field in dataclasses.fields(RopeScaling)]
+    for key in value:
+        if key not in names:
+            raise ValueError(f"unknown key {key!r}: the keys are {', '.join(names)}")
+    try:
+        scaling = RopeScaling(**value)
+        scaling.check()
+    except (UserError, TypeError) as error:
+        raise ValueError(str(error).replace("--model.rope-scaling.", "")) from None
+    return scaling
+
+
+class Source(_Strict):
+    """One corpus in one stage."""
+
+    path: Path  # prefix of <prefix>.bin, <prefix>.idx, <prefix>.manifest.json
+    weight: Positive  # share of the stage's tokens
+    name: Annotated[str, Field(min_length=1)] = ""  # for tables and plots; the last part of `path` unless given
+    max_epochs: Positive = 1.0  # of this corpus, by the end of this stage, over the whole curriculum
+    replay: bool = False  # text of the base model's own kind, against forgetting; drawn apart, trained on like any other
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "name" not in values and isinstance(values.get("path"), (str, Path)):
+            return {**values, "name": Path(values["path"]).name}
+        return values
+
+
+class Stage(_Strict):
+    """One stage. Its sources' weights sum to 1."""
+
+    name: Annotated[str, Field(min_length=1)]
+    tokens: Tokens
+    seq_len: Annotated[int, BeforeValidator(_length), Field(gt=1)]  # tokens of a packed sequence
+    global_batch_tokens: Tokens  # of an optimizer step over all ranks; a multiple of `seq_len`
+    lr: Annotated[LearningRate, BeforeValidator(_learning_rate)]
+    attention: Attention = "document"
+    rope_theta: Positive | None = None  # replaces the model's from this stage on
+    rope_scaling: Annotated[RopeScaling, BeforeValidator(_rope_scaling)] | None = None  # likewise
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: the tokens, rounded up to whole steps."""
+        return -(-self.tokens // self.global_batch_tokens)
+
+    @property
+    def sequences_per_step(self) -> int:
+        """Rows of the global batch."""
+        return self.global_batch_tokens // self.seq_len
+
+    @property
+    def sequences(self) -> int:
+        """Rows of the whole stage."""
+        return self.steps * self.sequences_per_step
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens of the stage's whole steps: `tokens` or up to a step more."""
+        return self.steps * self.global_batch_tokens
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage:
+        batch, length = self.global_batch_tokens, self.seq_len
+        if batch % length:
+            below = max(1, batch // length) * length
+            raise _finding("seq_len", f"{length:,} does not divide global_batch_tokens {batch:,}: set that to {below:,}, say")
+        for label, advice in (("path", "join them"), ("name", "rename one")):
+            values = [str(getattr(source, label)) for source in self.sources]
+            for value in values:
+                if values.count(value) > 1:
+                    raise _finding("sources", f"two sources of the stage have the {label} {value!r}: {advice}")
+        total = sum(source.weight for source in self.sources)
+        if abs(total - 1.0) > WEIGHT_TOLERANCE:
+            shares = ", ".join(f"{source.name} {source.weight / total:.4g}" for source in self.sources[:8])
+            more = " ..." if len(self.sources) > 8 else ""
+            raise _finding(
+                "sources", f"the weights sum to {total:.6g} instead of 1: in the same proportions they are {shares}{more}"
+            )
+        self._check_schedule()
+        return self
+
+    def _check_schedule(self) -> None:
+        used = self.lr.warmup_tokens + (self.lr.decay_tokens or 0)
+        if used > self.trained_tokens:
+            raise _finding(
+                "lr",
+                f"warmup_tokens and decay_tokens take {used:,} of the stage's {self.trained_tokens:,} tokens: shorten them",
+            )
+        if self.lr.warmup_tokens == self.trained_tokens:
+            raise _finding("lr", "warmup_tokens takes the whole stage: the learning rate would only rise")
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The sources' shares, scaled to sum to exactly 1."""
+        total = math.fsum(source.weight for source in self.sources)
+        return tuple(source.weight / total for source in self.sources)
+
+
+class _File(_Strict):
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names(self) -> _File:
+        names = [stage.name for stage in self.stages]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise _finding(
+                    "stages", f"two stages are called {name!r} (numbers {names.index(name) + 1} and {index + 1}): rename one"
+                )
+        return self
+
+
+KEYS = {
+    "": list(_File.model_fields),
+    "stages": list(Stage.model_fields),
+    "sources": list(Source.model_fields),
+    "lr": list(LearningRate.model_fields),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """The stages in their order. Steps are optimizer steps of the whole curriculum, counted from 0."""
+
+    path: Path
+    stages: tuple[Stage, ...]
+    lines: Mapping[Place, int] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def read(cls, path: Path | str) -> Curriculum:
+        """Read and check a YAML file. Raises `UserError`: one sentence with file, line, key and what to do."""
+        path = Path(path)
+        content, lines = read_yaml(path)
+        try:
+            return cls(path, _File.model_validate(content).stages, lines)
+        except ValidationError as error:
+            raise refusal(path, error, content, lines, KEYS) from None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all steps."""
+        return sum(stage.trained_tokens for stage in self.stages)
+
+    def place(self, step: int) -> tuple[int, int]:
+        """The stage of step `step` (from 0) and the step's number within it (from 0)."""
+        assert 0 <= step < self.steps, (step, self.steps)
+        for index, stage in enumerate(self.stages):
+            if step < stage.steps:
+                return index, step
+            step -= stage.steps
+        raise AssertionError("unreachable")
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage of step `step` (from 0)."""
+        return self.stages[self.place(step)[0]]
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of step `step` (from 0)."""
+        index, inside = self.place(step)
+        stage = self.stages[index]
+        return stage.lr.at((inside + 1) * stage.global_batch_tokens, stage.trained_tokens)
+
+    def tokens_after(self, steps: int) -> int:
+        """Tokens seen when the first `steps` steps are done: 0 for 0."""
+        seen = 0
+        for stage in self.stages:
+            done = min(steps, stage.steps)
+            seen += done * stage.global_batch_tokens
+            steps -= done
+        assert steps == 0, "more steps than the curriculum has"
+        return seen
+
+    def where(self, stage: int, source: int | None = None, key: str = "") -> str:
+        """`FILE, line N, stage general, source web`: the beginning of an error's sentence."""
+        place: Place = ("stages", stage) if source is None else ("stages", stage, "sources", source)
+        name = f", stage {self.stages[stage].name!r}"
+        if source is not None:
+            name += f", source {self.stages[stage].sources[source].name!r}"
+        return f"{self.path}, line {line_of((*place, key) if key else place, self.lines)}{name}"
+
+    def check_layout(self, data_parallel_size: int, micro_batch_tokens: int) -> None:
+        """Raise `UserError` where a stage's batch cannot be dealt out to so many ranks in micro batches of this size."""
+        for index, stage in enumerate(self.stages):
+            rows = micro_batch_tokens // stage.seq_len
+            if rows == 0:
+                raise UserError(
+                    f"{self.where(index, key='seq_len')}: seq_len {stage.seq_len:,} exceeds --micro-batch-tokens "
+                    f"{micro_batch_tokens:,}: raise that"
+                )
+            if stage.sequences_per_step % (rows * data_parallel_size):
+                raise UserError(
+                    f"{self.where(index, key='global_batch_tokens')}: a step's {stage.sequences_per_step:,} sequences do not "
+                    f"divide by {rows} a micro batch (--micro-batch-tokens {micro_batch_tokens:,}) x {data_parallel_size} "
+                    "data-parallel ranks: change global_batch_tokens or --micro-batch-tokens"
+                )

@@ -1,0 +1,207 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_curricula import curriculum, stage
+
+from mecellem.errors import UserError
+from megatron_recipes.config import RopeScaling
+from megatron_recipes.data.curriculum import Curriculum, LearningRate, short
+
+GOOD = """\
+stages:
+  - name: general
+    tokens: 3.7B
+    seq_len: 4096
+    global_batch_tokens: 4_194_304
+    lr: {peak: 1.0e-4, final: 1e-5, warmup_tokens: 200M, decay: cosine}
+    sources:
+      - {name: web, path: data/web, weight: 0.8}
+      - path: data/english
+        weight: 0.2
+        max_epochs: 2
+        replay: true
+  - name: long
+    tokens: 16_777_216
+    seq_len: 32_768
+    global_batch_tokens: 4194304
+    lr: 1e-5
+    attention: across
+    rope_theta: 5_000_000.0
+    rope_scaling: {rope_type: yarn, factor: 4}
+    sources:
+      - {path: data/web, weight: 1}
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text):
+        path = tmp_path / "plan.yaml"
+        path.write_text(text, encoding="utf-8")
+        return Curriculum.read(path)
+
+    return read
+
+
+def test_reads_all_of_it(read):
+    plan = read(GOOD)
+    general, long = plan.stages
+    assert (general.tokens, general.seq_len, general.global_batch_tokens) == (3_700_000_000, 4096, 4_194_304)
+    assert general.lr == LearningRate(peak=1e-4, final=1e-5, warmup_tokens=200_000_000, decay="cosine")
+    assert [(s.name, s.path, s.weight, s.max_epochs, s.replay) for s in general.sources] == [
+        ("web", Path("data/web"), 0.8, 1.0, False),
+        ("english", Path("data/english"), 0.2, 2.0, True),
+    ]
+    assert (general.attention, general.rope_theta, general.rope_scaling) == ("document", None, None)
+    assert (long.lr, long.attention, long.rope_theta) == (LearningRate(peak=1e-5), "across", 5e6)
+    assert long.rope_scaling == RopeScaling(rope_type="yarn", factor=4)
+    assert general.steps == math.ceil(3.7e9 / 4_194_304) == 883 and general.sequences_per_step == 1024
+    assert (long.steps, long.sequences, long.trained_tokens) == (4, 512, 16_777_216)
+
+
+def test_steps_places_and_tokens(read):
+    plan = read(GOOD)
+    assert plan.steps == 887
+    assert [plan.place(step) for step in (0, 882, 883, 886)] == [(0, 0), (0, 882), (1, 0), (1, 3)]
+    assert plan.stage_at(883).name == "long"
+    assert plan.tokens_after(0) == 0 and plan.tokens_after(883) == 883 * 4_194_304
+    assert plan.tokens_after(887) == plan.tokens == 887 * 4_194_304
+
+
+def test_the_rate_is_of_the_stages_tokens_with_the_steps_own(read):
+    plan = read(GOOD)
+    assert plan.learning_rate(0) == pytest.approx(1e-4 * 4_194_304 / 200e6)
+    assert plan.learning_rate(882) == pytest.approx(1e-5)
+    assert plan.learning_rate(883) == plan.learning_rate(886) == 1e-5
+    middle = (200_000_000 + plan.stages[0].trained_tokens) / 2
+    assert plan.stages[0].lr.at(round(middle), plan.stages[0].trained_tokens) == pytest.approx(5.5e-5)
+
+
+@pytest.mark.parametrize(
+    ("decay", "values"),
+    [
+        ("linear", [1.0, 1.0, 0.775, 0.55, 0.1]),
+        ("cosine", [1.0, 1.0, 0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2, 0.55, 0.1]),
+        ("wsd", [1.0, 1.0, 0.55, 0.1 + 0.9 * (1 - math.sqrt(0.5)), 0.1]),
+    ],
+)
+def test_decay_shapes(decay, values):
+    rate = LearningRate(peak=1.0, final=0.1, initial=0.5, warmup_tokens=100, decay=decay, decay_tokens=400)
+    assert rate.at(50, 1000) == 0.75
+    assert [rate.at(tokens, 1000) for tokens in (100, 600, 700, 800, 1000)] == pytest.approx(values)
+
+
+@settings(max_examples=100)
+@given(
+    decay=st.sampled_from(["constant", "linear", "cosine", "wsd"]),
+    warmup=st.integers(0, 500),
+    length=st.integers(1, 499),
+    tokens=st.integers(0, 1000),
+)
+def test_rates_stay_between_their_ends(decay, warmup, length, tokens):
+    ends = {} if decay == "constant" else {"final": 0.25, "decay_tokens": length}
+    rate = LearningRate(peak=1.0, initial=0.125, warmup_tokens=warmup, decay=decay, **ends)
+    assert 0.125 <= rate.at(tokens, 1000) <= 1.0
+    assert rate.at(1000, 1000) == (1.0 if decay == "constant" else 0.25)
+
+
+BAD = [
+    ("tokens: 3.7B", "tokens: 3.7G", 3, "'3.7G' is not a number of tokens"),
+    ("tokens: 3.7B", "tokens: -5", 3, "not a number of tokens"),
+    ("tokens: 3.7B", "tokens: 0", 3, "greater than 0"),
+    ("tokens: 3.7B", "tokens: 1.5", 3, "not a whole number of tokens"),
+    ("tokens: 3.7B", "tokenz: 3.7B", 3, "did you mean `tokens`?"),
+    ("    tokens: 3.7B\n", "", 2, "`stages[0] (general).tokens` is missing"),
+    ("seq_len: 4096", "seq_len: 4K", 4, "write it out"),
+    ("seq_len: 4096", "seq_len: 3000", 4, "3,000 does not divide global_batch_tokens 4,194,304: set that to 4,194,000"),
+    ("weight: 0.8", "weight: 0", 8, "sources[0] (web).weight` is 0: it must be greater than 0"),
+    ("weight: 0.2", "weight: -1", 10, "greater than 0"),
+    ("weight: 0.8", "weight: .nan", 8, "finite"),
+    ("weight: 0.8", "weight: 0.7", 7, "the weights sum to 0.9 instead of 1: in the same proportions they are web 0.7778"),
+    ("weight: 0.8", "wieght: 0.8", 8, "did you mean `weight`?"),
+    ("path: data/english", "path: data/web", 7, "the path 'data/web': join them"),
+    ("path: data/english", "path: other/web", 7, "the name 'web': rename one"),
+    ("name: long", "name: general", 1, "two stages are called 'general'"),
+    ("decay: cosine", "decay: cosinus", 6, "must be 'constant', 'linear', 'cosine' or 'wsd'"),
+    ("final: 1e-5, ", "", 6, "cosine needs the rate that the stage ends with"),
+    ("decay: cosine", "decay: wsd", 6, "wsd needs the length of its decay"),
+    ("decay: cosine", "decay: constant", 6, "a constant rate has none"),
+    ("final: 1e-5", "final: 1", 6, "above peak"),
+    ("200M", "4B", 6, "take 4,000,000,000 of the stage's 3,703,570,432 tokens"),
+    ("lr: 1e-5", "lr: fast", 17, "must be a number"),
+    ("lr: 1e-5", "lr: [1]", 17, "must be a mapping"),
+    ("attention: across", "attention: both", 18, "'document' or 'across'"),
+    ("factor: 4", "factor: 0.5", 20, "factor must be at least 1"),
+    ("rope_type: yarn", "type: yarn", 20, "unknown key 'type'"),
+    ("max_epochs: 2", "max_epochs: 0", 11, "greater than 0"),
+    ("replay: true", "replay: maybe", 12, "must be true or false"),
+    ("replay: true", "weight: 0.3", 12, "the key `weight` stands in line 10 already"),
+    ("  - name: general", "  - name: [general", 3, "not YAML"),
+    ("stages:", "stage:", 1, "did you mean `stages`?"),
+    (GOOD, "stages: []\n", 1, "must not be empty"),
+    (GOOD, "- 1\n", 1, "mapping"),
+    (GOOD, "stages:\n  - 3\n", 2, "mapping"),
+    (GOOD, "stages: !!python/object:os.system x\n", 1, "not YAML"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "sentence"), BAD, ids=[new.strip()[:30] for _, new, _, _ in BAD])
+def test_bad_files_are_refused_in_a_sentence_with_file_and_line(read, old, new, line, sentence):
+    assert GOOD.count(old) >= 1
+    with pytest.raises(UserError) as caught:
+        read(GOOD.replace(old, new, 1))
+    message = str(caught.value)
+    assert f"plan.yaml, line {line}: " in message and sentence in message and "\n" not in message
+
+
+def test_missing_and_empty_files(tmp_path, read):
+    with pytest.raises(UserError, match=r"nowhere\.yaml is missing"):
+        Curriculum.read(tmp_path / "nowhere.yaml")
+    with pytest.raises(UserError, match="is a folder"):
+        Curriculum.read(tmp_path)
+    with pytest.raises(UserError, match="is empty"):
+        read("# nothing\n")
+
+
+def test_weights_within_a_thousandth_are_scaled_to_one(tmp_path):
+    plan = curriculum(tmp_path, stage("a", web=0.333, laws=0.333, english=0.333))
+    assert plan.stages[0].weights == pytest.approx((1 / 3,) * 3) and sum(plan.stages[0].weights) == pytest.approx(1, abs=1e-15)
+
+
+def test_layouts_that_cannot_deal_the_batch(read):
+    plan = read(GOOD)
+    plan.check_layout(data_parallel_size=4, micro_batch_tokens=32_768)
+    with pytest.raises(UserError, match=r"line 15, stage 'long': seq_len 32,768 exceeds --micro-batch-tokens 8,192"):
+        plan.check_layout(4, 8192)
+    with pytest.raises(UserError, match=r"line 5, stage 'general': a step's 1,024 sequences do not divide by 8 a micro batch"):
+        plan.check_layout(3, 32_768)
+
+
+def test_short_numbers():
+    assert [short(n) for n in (0, 640, 4096, 3_700_000_000, 16_549_000_000_000)] == ["0", "640", "4.1K", "3.7B", "16.55T"]
+
+
+def test_the_data_layer_imports_no_torch():
+    code = "import sys, megatron_recipes.data.curriculum_data; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+CURRICULA = Path(__file__).resolve().parents[3] / "megatron_recipes" / "curricula"
+
+
+def test_the_papers_curricula():
+    small, large = (Curriculum.read(CURRICULA / f"mecellem_{size}.yaml") for size in ("1p7b", "4b"))
+    assert [stage.tokens for stage in small.stages] == [3_700_000_000, 57_000_000_000, 165_000_000_000, 24_900_000_000]
+    assert [stage.tokens for stage in large.stages] == [270_791_712_595]
+    for plan in (small, large):
+        assert all(sum(source.weight for source in stage.sources) == pytest.approx(1) for stage in plan.stages)
+        assert all(any(source.replay for source in stage.sources) for stage in plan.stages)
+        assert all(stage.seq_len <= 32_768 and stage.rope_scaling is None for stage in plan.stages)
+        starts = [stage.lr.at(stage.global_batch_tokens, stage.trained_tokens) for stage in plan.stages[1:]]
+        ends = [stage.lr.at(stage.trained_tokens, stage.trained_tokens) for stage in plan.stages[:-1]]
+        assert starts == pytest.approx(ends, rel=1e-3)  # no jump between stages
