@@ -26,6 +26,8 @@ TRAIN = [
     "transformers==5.23.0",
 ]
 
+LM_EVAL = "lm-eval==0.4.13"  # EleutherAI's harness, on exported folders
+
 setup(
     name="mecellem",
     version="0.1.0",
@@ -46,7 +48,7 @@ setup(
             for suffix in ("", ".*")
         ]
     ),
-    package_data={"evaluation.report": ["page.html.j2", "page.css"]},
+    package_data={"evaluation.report": ["page.html.j2", "page.css"], "megatron_recipes": ["curricula/*.yaml"]},
     install_requires=BASE,
     extras_require={
         "cpu": TRAIN,
@@ -69,7 +71,8 @@ setup(
             "datasets>=3",
             "accelerate>=1.2",
         ],
-        "dev": ["hypothesis>=6.100", "mypy>=1.13", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.8", "types-PyYAML"],
+        "eval": [LM_EVAL],
+        "dev": [LM_EVAL, "hypothesis>=6.100", "mypy>=1.13", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.8", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["mecellem=mecellem.cli:main"]},
 )

@@ -16,35 +16,45 @@ from evaluation.machine import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "benchmarks"
+PACKAGES = ROOT / ".cache" / "packages"
 
 Contender = Callable[[], int]  # makes one batch; returns its real tokens
 
 
+def mecellem(*words: str | Path, timeout: float = 900, cwd: Path = ROOT) -> None:
+    """Run a command as users do. Raises `CalledProcessError` when it fails."""
+    subprocess.run([sys.executable, "-m", "mecellem", *map(str, words)], check=True, timeout=timeout, cwd=cwd)
+
+
+def sample_text() -> Path:
+    """Folder of the sample corpus's three splits; found again on the next run."""
+    corpus = CACHE / "corpus"
+    if not corpus.exists():
+        mecellem("corpus", "fetch", "--sample", "--libreoffice", "no", "--out", corpus, "--cache", PACKAGES)
+    return corpus
+
+
 def sample() -> tuple[Path, Path]:
     """Prefix of the sample corpus and its tokenizer, made by the commands that users run; found again on the next run."""
-    corpus, tokenizer, prefix = CACHE / "corpus", CACHE / "tokenizer", CACHE / "train"
-    text = corpus / "train.jsonl.zst"
-    manifest, packages = Path(f"{prefix}.manifest.json"), ROOT / ".cache" / "packages"
-    steps: list[tuple[Path, list[str | Path]]] = [
-        (text, ["corpus", "fetch", "--sample", "--libreoffice", "no", "--out", corpus, "--cache", packages]),
-        (tokenizer, ["tokenizer", "train", "--corpus", text, "--vocab-size", "8192", "--out", tokenizer]),
-        (manifest, ["prepare", "tokenize", "--input", text, "--tokenizer", tokenizer, "--out", prefix]),
-    ]
-    for made, words in steps:
-        if not made.exists():
-            subprocess.run([sys.executable, "-m", "mecellem", *map(str, words)], check=True, timeout=900, cwd=ROOT)
+    text, tokenizer, prefix = sample_text() / "train.jsonl.zst", CACHE / "tokenizer", CACHE / "train"
+    if not tokenizer.exists():
+        mecellem("tokenizer", "train", "--corpus", text, "--vocab-size", "8192", "--out", tokenizer)
+    if not Path(f"{prefix}.manifest.json").exists():
+        mecellem("prepare", "tokenize", "--input", text, "--tokenizer", tokenizer, "--out", prefix)
     return prefix, tokenizer
 
 
-def measure(runners: dict[str, Contender], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Tokens per CPU second of each contender in each round; within a round they take turns."""
+def measure(
+    runners: dict[str, Contender], rounds: int, seconds: float, clock: Callable[[], float] = time.process_time
+) -> dict[str, list[float]]:
+    """Tokens per second (of CPU time, unless `clock` is another) of each contender in each round, taking turns in it."""
     rates: dict[str, list[float]] = {name: [] for name in runners}
     for runner in runners.values():
         runner()  # opens files, lays out the epoch
     for _ in range(rounds):
         for name, runner in runners.items():
-            tokens, started = 0, time.process_time()
-            while (took := time.process_time() - started) < seconds:
+            tokens, started = 0, clock()
+            while (took := clock() - started) < seconds:
                 tokens += runner()
             rates[name].append(tokens / took)
     return rates

@@ -21,7 +21,7 @@ from common import ROOT, Contender, header, measure, sample
 from conversion.hf_config import to_hf_config, tokenizer_ids
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
-from megatron_recipes.config import Precision, RunConfig
+from megatron_recipes.config import EncoderRun, Precision
 from megatron_recipes.data.batches import MlmDataset, training_batches
 from megatron_recipes.data.corpus import SpecialTokens, TokenCorpus
 from megatron_recipes.engine.parallel import single_process
@@ -32,7 +32,7 @@ LENGTHS = (128, 512)
 ROWS_TOKENS = 4096  # tokens of a step at every length
 
 
-def batches(config: RunConfig, prefix: Path, folder: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def batches(config: EncoderRun, prefix: Path, folder: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Eight batches of rows of real text as `input_ids` and `labels` `[b, s]`."""
     special = SpecialTokens.read(folder)
     corpus = TokenCorpus.open(prefix, folder, verify_hashes=False)
@@ -42,11 +42,12 @@ def batches(config: RunConfig, prefix: Path, folder: Path) -> list[tuple[torch.T
     return [(torch.from_numpy(batch.input_ids), torch.from_numpy(batch.labels)) for batch in made]
 
 
-def ours(config: RunConfig, rows: list[tuple[torch.Tensor, torch.Tensor]]) -> Contender:
+def ours(config: EncoderRun, rows: list[tuple[torch.Tensor, torch.Tensor]]) -> Contender:
     """Megatron-Core: DDP, distributed optimizer with FP32 main weights, gradient clipping."""
     from megatron_recipes.engine.setup import build_training
+    from megatron_recipes.engine.tasks.masked import build_encoder
 
-    training = build_training(config)
+    training = build_training(config, build_encoder(config))
     source = itertools.cycle(rows)
 
     def step() -> int:
@@ -61,11 +62,11 @@ def ours(config: RunConfig, rows: list[tuple[torch.Tensor, torch.Tensor]]) -> Co
     return step
 
 
-def theirs(config: RunConfig, rows: list[tuple[torch.Tensor, torch.Tensor]], folder: Path) -> Contender:
+def theirs(config: EncoderRun, rows: list[tuple[torch.Tensor, torch.Tensor]], folder: Path) -> Contender:
     """Transformers with sparse prediction, SDPA attention, torch's fused AdamW, gradient clipping; autocast for BF16."""
     from transformers import ModernBertForMaskedLM
 
-    shape = to_hf_config(config.model, tokenizer_ids(folder), "float32")
+    shape: Any = to_hf_config(config.model, tokenizer_ids(folder), "float32")
     shape.sparse_prediction = True
     model = ModernBertForMaskedLM(shape)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
@@ -98,6 +99,7 @@ def benchmark(
     torch.set_num_threads(threads)
     prefix, folder = sample()
     recipe = find_recipe("mursit_tiny")()
+    assert isinstance(recipe, EncoderRun)
     lines = ["# A training step on the CPU", "", header("python benchmarks/train_step.py"), ""]
     lines += [
         f"Shape of mursit_tiny, {ROWS_TOKENS:,} tokens a step, {threads} thread(s).",

@@ -63,22 +63,23 @@ class _Sources:
             self.ranges.append(SourceRange(first=number, last=number + 1, source=record.source, licence=record.licence))
 
 
-def tokenize_corpus(inputs: Sequence[Path], tokenizer: Path, prefix: Path) -> CorpusManifest:
+def tokenize_corpus(inputs: Sequence[Path], tokenizer: Path, prefix: Path, eod: str | None = None) -> CorpusManifest:
     """Write `<prefix>.bin`, `<prefix>.idx` and, last, `<prefix>.manifest.json`; returns the manifest.
 
-    `inputs` are .jsonl, .jsonl.gz or .jsonl.zst files, `tokenizer` is a Hugging Face tokenizer folder. Every document
-    is its tokens and the end-of-document id, without other special tokens; an empty one has no tokens at all. What is
-    complete already and was made from the same text with the same tokenizer is left as it is. Raises `UserError` on
-    bad input, on a corpus without a token and on a full disk; nothing half-written is left.
+    `inputs` are .jsonl, .jsonl.gz or .jsonl.zst files, `tokenizer` is a Hugging Face tokenizer folder, `eod` the entry
+    that ends a document (None: its `eos_token`). Every document is its tokens and the end-of-document id, without other
+    special tokens; an empty one has no tokens at all. What is complete already and was made from the same text with the
+    same tokenizer is left as it is. Raises `UserError` on bad input, on a corpus without a token and on a full disk;
+    nothing half-written is left.
     """
-    return _tokenize(inputs, tokenizer, prefix)[0]
+    return _tokenize(inputs, tokenizer, prefix, eod)[0]
 
 
-def _tokenize(inputs: Sequence[Path], tokenizer: Path, prefix: Path) -> tuple[CorpusManifest, int | None]:
+def _tokenize(inputs: Sequence[Path], tokenizer: Path, prefix: Path, eod: str | None) -> tuple[CorpusManifest, int | None]:
     """The manifest, and how many bytes of text were tokenized: None when all was there already."""
     check_inputs(inputs, "--input")
     check_output_folder(prefix.parent, "--out")
-    loaded = load_tokenizer(tokenizer)
+    loaded = load_tokenizer(tokenizer, eod)
     entry = TokenizerEntry(sha256=loaded.sha256, vocab_size=loaded.vocab_size, eod_id=loaded.eod_id)
     versions = {
         "mecellem": __version__,
@@ -151,18 +152,20 @@ def _write_batch(batch: Sequence[Record], loaded: LoadedTokenizer, writer: Index
     writer.add(flat, lengths)
 
 
-def tokenize(input: list[Path], tokenizer: Path, out: Path) -> None:
+def tokenize(input: list[Path], tokenizer: Path, out: Path, eod: str | None = None) -> None:
     """Write a corpus as Megatron .bin/.idx with a manifest: each document's tokens and the end-of-document token.
 
     Args:
         input: .jsonl, .jsonl.gz or .jsonl.zst files, one {"text": ...} a line; "source" and "licence" are kept.
         tokenizer: Hugging Face tokenizer folder.
         out: prefix of the files to write: PREFIX.bin, PREFIX.idx, PREFIX.manifest.json.
+        eod: the tokenizer's entry that ends a document (default: its eos_token; chat models often need another one,
+            such as Qwen3's <|endoftext|>).
     """
     wrote: list[Path] = []
     with step("Tokenize", reads=[*input, tokenizer], writes=wrote) as console:
         started = time.perf_counter()
-        manifest, text_bytes = _tokenize(input, tokenizer, out)
+        manifest, text_bytes = _tokenize(input, tokenizer, out, eod)
         seconds = time.perf_counter() - started
         console.print(f"{manifest.documents:,} documents, {manifest.tokens:,} tokens as {manifest.dtype}", markup=False)
         if text_bytes is None:

@@ -126,11 +126,11 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load_tokenizer(folder: Path) -> LoadedTokenizer:
-    """Read any Hugging Face tokenizer folder that has a `tokenizer.json`; its `eos_token` is the end of a document.
+def load_tokenizer(folder: Path, eod: str | None = None) -> LoadedTokenizer:
+    """Read any Hugging Face tokenizer folder that has a `tokenizer.json`.
 
-    Truncation and padding that the file may switch on are switched off. Raises `UserError` for a folder that is
-    missing, incomplete or broken.
+    `eod`: the entry that ends a document, by default its `eos_token`. Truncation and padding that the file may switch on
+    are switched off. Raises `UserError` for a folder that is missing, incomplete or broken.
     """
     from tokenizers import Tokenizer
 
@@ -150,9 +150,15 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
     except (ValueError, AttributeError) as error:
         raise UserError(f"{config_path} is broken ({error}): {advice}") from None
     content = eos.get("content") if isinstance(eos, dict) else eos
+    if eod is not None:
+        content = eod
     eod_id = tokenizer.token_to_id(content) if isinstance(content, str) else None
     if eod_id is None:
-        raise UserError(f"{config_path}: eos_token {content!r} is not an entry of the vocabulary; it ends each document")
+        where = f"{config_path}: eos_token" if eod is None else "--eod"
+        raise UserError(
+            f"{where} {content!r} is not an entry of the vocabulary in {path}, and it has to end each document: "
+            "name an entry with --eod"
+        )
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return LoadedTokenizer(tokenizer, sha256_of(path), tokenizer.get_vocab_size(), eod_id)

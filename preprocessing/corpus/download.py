@@ -45,9 +45,19 @@ def fetch_pypi(package: Package, cache: Path) -> Path:
         with _scratch_folder(cache) as folder:
             requirements = folder / "requirements.txt"
             requirements.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-            kind = "--only-binary" if package.filename.endswith(".whl") else "--no-binary"
-            _run_pip(package, ["--no-deps", kind, package.name, "-r", str(requirements), "-d", str(folder)], cache)
+            _run_pip(package, [*_pip_kind(package), "--no-deps", "-r", str(requirements), "-d", str(folder)], cache)
             return _keep(package, folder, cache)
+
+
+def _pip_kind(package: Package) -> list[str]:
+    """Options of pip that make it choose the pinned file, also where it is a wheel for another Python or platform."""
+    if not package.filename.endswith(".whl"):
+        return ["--no-binary", package.name]
+    python, abi, platform = package.filename.removesuffix(".whl").split("-")[-3:]
+    if platform == "any":
+        return ["--only-binary", package.name]
+    version = f"{python[2]}.{python[3:]}"
+    return ["--only-binary", ":all:", "--python-version", version, "--abi", abi, "--platform", platform]
 
 
 @contextmanager

