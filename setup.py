@@ -30,7 +30,7 @@ LM_EVAL = "lm-eval==0.4.13"  # EleutherAI's harness, on exported folders
 
 setup(
     name="mecellem",
-    version="0.1.0",
+    version="0.2.0",
     description="Train language models for one language and one domain with Megatron-Core",
     python_requires=">=3.11",
     license="Apache-2.0",
