@@ -217,7 +217,12 @@ def evaluate_run(
     `cache` is `out/cache`, `export(checkpoint, folder)` is `conversion.export.export_checkpoint`, unless given. Raises
     `UserError` for a run without checkpoints, a missing corpus, or a winner that scores differently once loaded again.
     """
-    tokens_per_step = read_run(run).get("tokens_per_step")
+    recorded = read_run(run)
+    if recorded.get("curriculum") is not None:
+        raise UserError(
+            f"{run} trained a decoder, which fills no masks: use `mecellem evaluate perplexity` on its checkpoints or exports"
+        )
+    tokens_per_step = recorded.get("tokens_per_step")
     checkpoints = list_checkpoints(run)
     split_path(corpus, "train"), split_path(corpus, "test")
     settings = settings or EvaluationSettings()

@@ -107,7 +107,10 @@ def mask_documents(
 ) -> list[MaskedDocument]:
     """The questions that a model with this tokenizer is asked, in the order of the chosen documents."""
     if tokenizer.mask_token_id is None:
-        raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no mask token; fill-mask needs a masked model")
+        raise UserError(
+            f"{tokenizer.name_or_path}: the tokenizer has no mask token, which fill-mask needs: a causal model is "
+            "evaluated with `mecellem evaluate perplexity`"
+        )
     chosen = choose_documents(documents, settings.mask_documents, settings.mask_seed)
     texts = [document.text for document in chosen]
     encoded = tokenizer(texts, truncation=True, max_length=settings.mask_length)["input_ids"]

@@ -43,10 +43,18 @@ def report_run(
                 with atomic_write(pictures / f"{name}{'' if theme == 'light' else f'-{theme}'}.png", "wb") as handle:
                     handle.write(png)
         write_summary(numbers, data)
+        texts = corpus or "data/corpus"
+        hint = f"mecellem evaluate {run} --corpus {texts} --out {evaluation}"
+        if data.causal:
+            before = data.settings["config"].get("init_from") or "ANOTHER_MODEL"
+            hint = f"mecellem evaluate perplexity {before} {newest(run)} --texts {texts} --out {evaluation}/perplexity.json"
         with atomic_write(out) as handle:
-            handle.write(
-                render(data, figures, f"mecellem evaluate {run} --corpus {corpus or 'data/corpus'} --out {evaluation}")
-            )
+            handle.write(render(data, figures, hint))
+
+
+def newest(run: Path) -> Path:
+    """The run's last checkpoint, as far as its folder tells."""
+    return max((run / "checkpoints").glob("step_*"), default=run / "checkpoints" / "step_NNNNNNN")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -34,6 +34,16 @@ class ReportData:
         return str(self.settings.get("config", {}).get("name") or self.run.resolve().name)
 
     @property
+    def causal(self) -> bool:
+        """Whether the run trained a decoder through a curriculum."""
+        return self.settings.get("curriculum") is not None
+
+    @property
+    def counted(self) -> str:
+        """What the loss is a mean over."""
+        return "token" if self.causal else "masked token"
+
+    @property
     def best(self) -> EvaluationResults | None:
         """Results of the selected checkpoint."""
         return self.results[self.selection.best_step] if self.selection else None

@@ -18,7 +18,7 @@ from mecellem.console import human_time
 from megatron_recipes.plan import human_count
 
 CAPTIONS = {
-    "loss": "Loss in nats per masked token; each training step thin, the moving average strong.",
+    "loss": "Loss in nats per {counted}; each training step thin, the moving average strong.",
     "dynamics": "Learning rate, throughput and gradient norm. Axes end where 99% of the steps do.",
     "checkpoints": "Each checkpoint was exported and asked for the same [MASK]s; where there are retrieval tasks it was also "
     "given the same short contrastive training and scored on the same queries, with 95% intervals over queries as bars.",
@@ -259,7 +259,7 @@ def render(data: ReportData, figures: Mapping[str, Mapping[str, bytes]], evaluat
         headline=headline(data),
         tiles=tiles(data),
         figures={name: {theme: data_uri(png) for theme, png in images.items()} for name, images in figures.items()},
-        captions=CAPTIONS,
+        captions={name: text.format(counted=data.counted) for name, text in CAPTIONS.items()},
         facts=facts,
         took=human_time(facts["seconds"]),
         best=best,

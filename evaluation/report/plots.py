@@ -143,7 +143,7 @@ def loss_figure(data: ReportData, theme: Theme) -> Figure:
         )
     if data.selection:
         mark_step(axes, data.tokens_at(data.selection.best_step), "kept", theme)
-    axes.set_title("Masked-language-model loss (nats per masked token)")
+    axes.set_title(f"{'Causal' if data.causal else 'Masked'}-language-model loss (nats per {data.counted})")
     token_axis(axes)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     return figure

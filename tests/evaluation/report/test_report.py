@@ -7,6 +7,7 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
+import yaml
 
 from evaluation.measure import SYSTEMS
 from evaluation.report import main
@@ -224,3 +225,12 @@ def test_missing_run_and_missing_results(tmp_path, evaluated_run):
 
 def test_dotted_names():
     assert dotted({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
+
+
+def test_a_decoders_run_speaks_of_tokens_and_perplexity(run):
+    values = yaml.safe_load((run / "run.yaml").read_text()) | {"curriculum": "stages: []", "tokens_per_step": None}
+    (run / "run.yaml").write_text(yaml.safe_dump(values))
+    assert main([str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "nats per token" in page and "masked" not in page.lower()
+    assert f"mecellem evaluate perplexity ANOTHER_MODEL {run}" in page
