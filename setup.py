@@ -20,6 +20,7 @@ TRAIN = [
     'megatron-core>=0.19,<0.20; python_version >= "3.12"',
     "psutil>=5.9",
     'triton; python_version >= "3.12" and sys_platform == "linux"',  # imported by megatron-core 0.19, also on CPU
+    "huggingface_hub>=0.34",
     "safetensors>=0.5",
     "tensorboard>=2.17",
     "torch>=2.6",
@@ -72,7 +73,16 @@ setup(
             "accelerate>=1.2",
         ],
         "eval": [LM_EVAL],
-        "dev": [LM_EVAL, "hypothesis>=6.100", "mypy>=1.13", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.8", "types-PyYAML"],
+        "dev": [
+            LM_EVAL,
+            "gguf>=0.17",
+            "hypothesis>=6.100",
+            "mypy>=1.13",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff>=0.8",
+            "types-PyYAML",
+        ],
     },
     entry_points={"console_scripts": ["mecellem=mecellem.cli:main"]},
 )

@@ -126,7 +126,7 @@ def evaluate(folder: Path, models: list[Path], held_out: list[Path]) -> list[dic
     """Each model's scores on the held-out documents, compared with the first."""
     out = folder / "perplexity" / "results.json"
     flags: list[str | Path] = ["--texts", *held_out, "--out", out]
-    flags += ["--settings.window", str(WINDOW), "--settings.stride", str(WINDOW)]
+    flags += ["--window", str(WINDOW), "--stride", str(WINDOW)]
     mecellem("evaluate", "perplexity", *models, *flags, timeout=3600)
     found: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))["models"]
     return found

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from conversion.folder_files import check_tokenizer, return_companions
 from mecellem.console import step
 from mecellem.errors import UserError
-from mecellem.files import atomic_folder, sha256_of
+from mecellem.files import atomic_folder
 from mecellem.flags import parse_and_call
-from mecellem.tokenizer_files import copy_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
+    from conversion.mapping import Entry
+    from conversion.safetensors_folder import SafetensorsWriter
+    from conversion.torch_dist import Chunk, TorchDistReader
     from conversion.verify import Verification
+    from megatron_recipes.config import ModelConfig
+    from megatron_recipes.engine.checkpoint import CheckpointMeta
 
 DtypeName = Literal["stored", "float32", "bfloat16"]
 
@@ -29,79 +34,91 @@ def export_checkpoint(
     tokenizer: Path | None = None,
     dtype: DtypeName = "stored",
     replace: bool = False,
+    shard_bytes: int | None = None,
 ) -> Verification:
-    """Write `folder` (ModernBertForMaskedLM, tokenizer, config, model card, `verification.json`) and return the proof.
+    """Write `folder` (weights, config, tokenizer, model card, `verification.json`) and return the proof.
 
     `tokenizer`: a folder to use instead of the checkpoint's own, which must have the same vocabulary. `dtype`: type of the
-    weights in the folder, by default as the checkpoint stores them. Raises `UserError`, and leaves no folder, when the
-    checkpoint is damaged, the tokenizer is another one, the disk is full, or the result differs from the Megatron model.
+    weights in the folder, by default as the checkpoint stores them. `shard_bytes`: size of a weight file, by default 5 GB.
+    Weights go through memory one tensor at a time. Raises `UserError`, and leaves no folder, when the checkpoint is damaged,
+    the tokenizer is another one, the disk is full, or the result differs from the Megatron model.
     """
-    from megatron_recipes.engine.checkpoint import read_meta
+    from megatron_recipes.engine.checkpoint import damage, read_meta
     from megatron_recipes.engine.parallel import single_process
 
     checkpoint, folder = Path(checkpoint), Path(folder)
     meta = read_meta(checkpoint)
+    fault = damage(checkpoint)
+    if fault is not None:
+        raise UserError(f"{checkpoint} cannot be loaded, the checkpoint is damaged: {fault}; use an older one")
     source = check_tokenizer(tokenizer or checkpoint / "tokenizer", meta.model.vocab_size, meta.tokenizer_sha256)
     with atomic_folder(folder, replace=replace) as temporary, single_process():
-        from conversion.megatron_model import load_whole
         from conversion.model_card import write_card
         from conversion.verify import require_passed, verify_folder
 
-        module, meta = load_whole(checkpoint)
-        target = _write_weights(module, meta, temporary, source, dtype)
-        copy_tokenizer(source, temporary)
+        chunks, target = write_folder(checkpoint, meta, source, temporary, dtype, shard_bytes)
         # a folder in a smaller type than the checkpoint's holds rounded weights: it is compared with the same rounding
-        result = verify_folder(module.to(target), temporary, meta.step, meta.tokens)
+        result = verify_folder(checkpoint, temporary, meta.model, chunks, target, (meta.step, meta.tokens))
         require_passed(result, folder)
         (temporary / "verification.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
         write_card(temporary, meta, result)
     return result
 
 
-def check_tokenizer(folder: Path, vocab_size: int, sha256: str) -> Path:
-    """Return `folder` if its tokenizer is the checkpoint's, else raise a `UserError` that says what differs."""
-    from megatron_recipes.data.corpus import SpecialTokens
+def write_folder(
+    checkpoint: Path, meta: CheckpointMeta, source: Path, folder: Path, dtype: DtypeName, shard_bytes: int | None
+) -> tuple[dict[str, list[Chunk]], torch.dtype]:
+    """Write weights, config and the tokenizer of `source` into `folder`, unverified. Inside `single_process`.
 
-    special = SpecialTokens.read(folder)
-    if special.vocab_size > vocab_size:
-        raise UserError(
-            f"the tokenizer in {folder} has {special.vocab_size:,} entries, the checkpoint's embedding {vocab_size:,}: "
-            "give the tokenizer that the checkpoint was trained with (--tokenizer)"
-        )
-    found = sha256_of(folder / "tokenizer.json")
-    if found != sha256:
-        raise UserError(
-            f"{folder}/tokenizer.json is not the tokenizer that the checkpoint was trained with (SHA-256 {found[:12]}…, "
-            f"expected {sha256[:12]}…): its ids would mean other words; give the right one with --tokenizer"
-        )
-    return folder
-
-
-def _write_weights(module: object, meta: object, temporary: Path, tokenizer: Path, dtype: DtypeName) -> torch.dtype:
-    """`config.json` and `model.safetensors` through transformers' own class, so that it is what it loads; their type."""
+    Returns where each parameter is in the checkpoint, without vocabulary padding, and the type of the weights.
+    """
     import torch
-    from transformers import ModernBertForMaskedLM
-    from transformers.utils.logging import disable_progress_bar
 
-    from conversion.hf_config import to_hf_config, tokenizer_ids
-    from conversion.mapping import to_hf
-    from megatron_recipes.engine.checkpoint import CheckpointMeta
+    from conversion.hf_config import special_ids, to_hf_config
+    from conversion.hf_import import without_padding
+    from conversion.mapping import entries, hf_shapes
+    from conversion.megatron_model import outline
+    from conversion.safetensors_folder import SHARD_BYTES, write_safetensors
+    from conversion.torch_dist import TorchDistReader, parameter_chunks, row_shape
 
-    assert isinstance(module, torch.nn.Module) and isinstance(meta, CheckpointMeta)
-    disable_progress_bar()
-    state = to_hf(module.state_dict(), meta.model)
-    stored = next(iter(state.values())).dtype
+    model = meta.model
+    chunks = without_padding(parameter_chunks(outline(model, torch.float32))[0], model)
+    reader = TorchDistReader(checkpoint)
+    stored = reader.check(chunks)
     target = stored if dtype == "stored" else getattr(torch, dtype)
-    config = to_hf_config(meta.model, tokenizer_ids(tokenizer), str(target).removeprefix("torch."))
-    with torch.device("meta"):
-        hf = ModernBertForMaskedLM(config)
-    state = {name: weight.to(target) for name, weight in state.items()}
-    state["decoder.weight"] = state["model.embeddings.tok_embeddings.weight"]
-    missing, unexpected = hf.load_state_dict(state, strict=False, assign=True)
-    assert not unexpected and not missing, (missing, unexpected)
-    hf.tie_weights()
-    hf.save_pretrained(str(temporary))
-    return target
+    config = to_hf_config(model, special_ids(source, model), str(target).removeprefix("torch."))
+    config.save_pretrained(str(folder))
+    shapes = hf_shapes(model, {name: row_shape(parts) for name, parts in chunks.items()})
+    with write_safetensors(folder, shapes, target, shard_bytes or SHARD_BYTES) as writer:
+        for entry in entries(model):
+            _write_entry(reader, model, entry, chunks[entry.megatron], writer)
+    return_companions(source, folder, config)
+    return chunks, target
+
+
+def _write_entry(
+    reader: TorchDistReader,
+    model: ModelConfig,
+    entry: Entry,
+    parts: list[Chunk],
+    writer: SafetensorsWriter,
+) -> None:
+    from conversion.mapping import grouped_views
+
+    if entry.layout == "grouped":
+        (chunk,) = parts
+        weight = reader.whole(chunk)
+        for name, view in zip(entry.hf, grouped_views(weight, model, len(entry.hf)), strict=True):
+            writer.put(name, [view])
+        return
+    per_tensor = len(parts) // len(entry.hf)  # a gated matrix is two chunks, of one tensor or of one each
+
+    def blocks(number: int) -> Iterator[torch.Tensor]:
+        for chunk in parts[number * per_tensor : (number + 1) * per_tensor]:
+            yield from reader.blocks(chunk)
+
+    for number, name in enumerate(entry.hf):
+        writer.put(name, blocks(number))
 
 
 def export(
@@ -122,10 +139,7 @@ def export(
     """
     with step("convert export", reads=[checkpoint], writes=[folder]) as out:
         result = export_checkpoint(checkpoint, folder, tokenizer, dtype, replace)
-        out.print(
-            f"verified against the Megatron model on {result.tokens_compared:,} tokens: largest logit difference "
-            f"{result.max_logit_difference:.1e} (allowed {result.tolerance:.1e}), top-1 agreement {result.top1_agreement:.1%}"
-        )
+        out.print(result.sentence(), markup=False)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,136 +1,185 @@
-"""`mecellem convert import FOLDER CHECKPOINT --tp --pp`: a Hugging Face ModernBERT as a Megatron checkpoint, verified."""
+"""`mecellem convert import SOURCE CHECKPOINT`: a Hugging Face model as a Megatron checkpoint for any layout, verified."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from conversion.folder_files import check_tokenizer, keep_companions
 from mecellem.console import step
 from mecellem.errors import UserError
 from mecellem.files import atomic_folder, sha256_of
 from mecellem.flags import parse_and_call
-from megatron_recipes.config import ModelConfig, ParallelConfig
-from megatron_recipes.engine.launch import python_command, rank_from_environment, start_ranks
+from megatron_recipes.config import ModelConfig, flatten
 
-
-def read_source(folder: Path) -> tuple[ModelConfig, str]:
-    """The model's shape and precision. Raises `UserError` for a folder that is not a ModernBERT with a tokenizer."""
-    from conversion.hf_config import from_hf_config, read_hf_config
-    from megatron_recipes.data.corpus import SpecialTokens
-
-    config = read_hf_config(folder)
-    model = from_hf_config(config, folder)
-    special = SpecialTokens.read(folder)
-    if special.vocab_size > model.vocab_size:
-        raise UserError(
-            f"the tokenizer in {folder} has {special.vocab_size:,} entries, the embedding only {model.vocab_size:,}: "
-            "the folder's tokenizer belongs to another model"
-        )
-    dtype = str(config.dtype).removeprefix("torch.")
-    if dtype not in ("float32", "bfloat16", "None"):
-        raise UserError(f"{folder}/config.json says dtype {dtype}: convert the folder to float32 or bfloat16 first")
-    return model, "bf16" if dtype == "bfloat16" else "fp32"
-
-
-def import_folder(folder: Path, checkpoint: Path, tp: int = 1, pp: int = 1) -> None:
-    """Write `checkpoint` from a Hugging Face folder with `tp` x `pp` ranks; it loads on any layout.
-
-    The ranks' files are read back as one model and compared with the folder in plain transformers; a checkpoint that
-    differs gets no name. Raises `UserError` for unsupported folders and layouts, and for a full disk.
-    """
-    model, _ = read_source(folder)
-    ParallelConfig(tensor=tp, pipeline=pp).check(model, model.max_sequence_length)
-    with atomic_folder(checkpoint) as temporary:
-        written = temporary / "checkpoint"
-        command = python_command("conversion.hf_import", [str(folder), str(written), "--tp", str(tp), "--pp", str(pp)])
-        code = start_ranks(command, tp * pp, on_cpu=True)
-        if code != 0:
-            raise UserError(f"{checkpoint} was not written: a rank ended with code {code} (its message is above)")
-        _verify(folder, written, checkpoint)
-        for item in written.iterdir():
-            item.rename(temporary / item.name)
-        written.rmdir()
-
-
-def _verify(folder: Path, written: Path, checkpoint: Path) -> None:
-    from megatron_recipes.engine.parallel import single_process
-
-    with single_process():
-        from conversion.megatron_model import load_whole
-        from conversion.verify import require_passed, verify_folder
-
-        module, meta = load_whole(written)
-        require_passed(verify_folder(module, folder, meta.step, meta.tokens), checkpoint)
-
-
-def write_as_rank(folder: Path, checkpoint: Path, tp: int, pp: int) -> None:
-    """One rank's share of the import."""
+if TYPE_CHECKING:
     import torch
 
-    from megatron_recipes.engine import checkpoint as checkpoints
-    from megatron_recipes.engine.parallel import parallel_state
+    from conversion.safetensors_folder import SafetensorsReader
+    from conversion.torch_dist import Chunk
+    from conversion.verify import Verification
 
-    place = rank_from_environment()
-    assert place is not None, "started by import_folder"
-    model, precision = read_source(folder)
-    layout = ParallelConfig(tensor=tp, pipeline=pp)
-    with parallel_state(place, layout, seed=0):
-        from transformers import ModernBertForMaskedLM
 
-        from conversion.mapping import to_megatron
-        from conversion.megatron_model import build, fill_rank
-        from megatron_recipes.models.modernbert import DTYPES
+def read_source(folder: Path) -> tuple[ModelConfig, SafetensorsReader]:
+    """The shape and the weights' headers of a folder. Raises `UserError` for all that they tell of what cannot be converted.
 
-        torch.set_grad_enabled(False)
-        hf = ModernBertForMaskedLM.from_pretrained(str(folder), dtype=DTYPES[precision])
-        module = build(model, layout, DTYPES[precision])
-        fill_rank(module, to_megatron(hf.state_dict(), model))
-        del hf
-        meta = checkpoints.CheckpointMeta(
-            step=0,
-            tokens=0,
-            model=model,
-            precision=precision,
-            tokenizer_sha256=sha256_of(folder / "tokenizer.json"),
-            layout=checkpoints.layout(),
-            versions=checkpoints.versions(),
-            recipe=folder.resolve().name,
+    (Whether the tensors are the architecture's is for `write_checkpoint` to see.)
+    """
+    from conversion.hf_config import from_hf_config, read_hf_config, special_ids
+    from conversion.mapping import tied_head
+    from conversion.safetensors_folder import SafetensorsReader
+    from megatron_recipes.config import EncoderConfig
+
+    model = from_hf_config(read_hf_config(folder), folder)
+    reader = SafetensorsReader(folder)
+    check_tokenizer(folder, model.vocab_size)
+    if isinstance(model, EncoderConfig):
+        special_ids(folder, model)
+    tied = tied_head(model)
+    if tied is not None and tied[0] in reader.shapes:
+        require_tied(reader, *tied)
+    reader.dtype()
+    return model, reader
+
+
+def require_tied(reader: SafetensorsReader, name: str, original: str) -> None:
+    """Leave a copy of a tied weight out, after a look at it: a folder whose copy differs means two different models."""
+    if original in reader.shapes and (
+        reader.shapes[name] != reader.shapes[original]
+        or not (reader.tensor(name) == reader.tensor(original)).all()  # maps of the file
+    ):
+        raise UserError(
+            f"{reader.files[name]}: {name} differs from {original}, though config.json ties them (tie_word_embeddings): one of "
+            "the two is wrong; get the folder again, or set tie_word_embeddings to false if the head is meant to be its own"
         )
-        checkpoints.save(checkpoint, meta, module, optimizer=None, tokenizer=folder)
+    for values in (reader.files, reader.shapes, reader.types):
+        del values[name]
+
+
+def check_recipe(name: str, model: ModelConfig, source: Path) -> None:
+    """Raise `UserError` that names every field in which a folder's shape is not the recipe's."""
+    from megatron_recipes.recipes import find_recipe
+
+    wanted = find_recipe(name)().model
+    if type(wanted) is not type(model):
+        raise UserError(f"{source} is no model of the kind that recipe {name} trains")
+    found, expected = flatten(model), flatten(wanted)
+    different = [f"{field} {found[field]} instead of {expected[field]}" for field in found if found[field] != expected[field]]
+    if different:
+        raise UserError(f"{source} has not the shape of recipe {name}: {', '.join(different)}")
+
+
+def megatron_tensors(
+    reader: SafetensorsReader, model: ModelConfig, chunks: dict[str, list[Chunk]]
+) -> Iterator[tuple[Chunk, Callable[[], torch.Tensor]]]:
+    """Every chunk of the checkpoint with the function that makes its tensor from the folder."""
+    import torch
+
+    from conversion.mapping import entries, group
+
+    for entry in entries(model):
+        parts = chunks[entry.megatron]
+        if entry.layout == "grouped":
+            (chunk,) = parts
+            yield chunk, lambda names=entry.hf: group([reader.tensor(name) for name in names], model)  # type: ignore[misc]
+        elif entry.vocabulary:
+            (chunk,) = parts
+            (name,) = entry.hf
+            yield chunk.rows(0, model.vocab_size), lambda name=name: reader.tensor(name)  # type: ignore[misc]
+            if chunk.shape[0] > model.vocab_size:
+                padding = chunk.rows(model.vocab_size, chunk.shape[0])
+                yield padding, lambda shape=padding.shape: torch.zeros(shape, dtype=reader.dtype())  # type: ignore[misc]
+        else:
+            per_tensor = len(parts) // len(entry.hf)  # a gated matrix is two chunks, of one tensor or of one each
+            for number, chunk in enumerate(parts):
+                name, start = entry.hf[number // per_tensor], number % per_tensor * chunk.shape[0]
+                yield chunk, lambda name=name, a=start, b=start + chunk.shape[0]: reader.rows(name, a, b)  # type: ignore[misc]
+
+
+def import_folder(folder: Path, checkpoint: Path, recipe: str | None = None, name: str | None = None) -> Verification:
+    """Write `checkpoint` (weights, tokenizer, step 0) from a Hugging Face folder and return the proof that it is the model.
+
+    `recipe`: whose model it must be. `name`: of the model, for the record; by default the folder's. Weights go through
+    memory one tensor at a time, and the checkpoint loads on any layout. Raises `UserError`, and leaves nothing, for a folder
+    that cannot be converted, for a full disk, and for a checkpoint that computes something else than the folder.
+    """
+    model, reader = read_source(folder)
+    if recipe is not None:
+        check_recipe(recipe, model, folder)
+    from megatron_recipes.engine.parallel import single_process
+
+    with atomic_folder(checkpoint) as temporary, single_process():
+        from conversion.verify import require_passed, verify_folder
+
+        chunks = write_checkpoint(temporary, model, reader, name or folder.resolve().name)
+        result = verify_folder(temporary, folder, model, chunks, reader.dtype())
+        require_passed(result, checkpoint)
+    return result
+
+
+def write_checkpoint(target: Path, model: ModelConfig, reader: SafetensorsReader, name: str) -> dict[str, list[Chunk]]:
+    """Write the checkpoint of a folder that `read_source` has read into `target`, unverified. Inside `single_process`.
+
+    Returns where each parameter is, without vocabulary padding. Raises `UserError`, before it writes, for tensors that are
+    not those of the architecture.
+    """
+    from conversion.mapping import hf_shapes
+    from conversion.megatron_model import outline
+    from conversion.torch_dist import parameter_chunks, row_shape, write_tensors
+    from megatron_recipes.engine import checkpoint as checkpoints
+
+    chunks, objects = parameter_chunks(outline(model, reader.dtype()))
+    unpadded = without_padding(chunks, model)
+    reader.check(hf_shapes(model, {name: row_shape(parts) for name, parts in unpadded.items()}))
+    write_tensors(target, megatron_tensors(reader, model, chunks), reader.dtype(), objects)
+    keep_companions(reader.folder, target / checkpoints.TOKENIZER)
+    meta = checkpoints.CheckpointMeta(
+        step=0,
+        tokens=0,
+        model=model,
+        precision="bf16" if reader.dtype().itemsize == 2 else "fp32",
+        tokenizer_sha256=sha256_of(reader.folder / "tokenizer.json"),
+        layout=checkpoints.layout(),
+        versions=checkpoints.versions(),
+        recipe=name,
+    )
+    (target / checkpoints.META).write_text(meta.to_json(checkpoints.file_sizes(target)), encoding="utf-8")
+    return unpadded
+
+
+def without_padding(chunks: dict[str, list[Chunk]], model: ModelConfig) -> dict[str, list[Chunk]]:
+    """The chunks of every parameter, without the rows that only pad the vocabulary."""
+    from conversion.mapping import entries
+
+    padded = {entry.megatron for entry in entries(model) if entry.vocabulary}
+    return {
+        name: [part.rows(0, model.vocab_size) for part in parts] if name in padded else parts for name, parts in chunks.items()
+    }
 
 
 def import_(
-    folder: Annotated[Path, tyro.conf.Positional],
+    source: Annotated[str, tyro.conf.Positional],
     checkpoint: Annotated[Path, tyro.conf.Positional],
-    tp: int = 1,
-    pp: int = 1,
+    recipe: str | None = None,
 ) -> None:
-    """Convert a Hugging Face ModernBERT folder to a Megatron checkpoint, read it back and compare it on real text.
+    """Convert a Hugging Face model to a Megatron checkpoint for any layout, and compare the two on real text.
 
     Args:
-        folder: a ModernBertForMaskedLM with its tokenizer.
+        source: a folder (ModernBERT, Qwen3 or Llama, with its tokenizer), or a model of the Hugging Face Hub by its id.
         checkpoint: the checkpoint folder to write.
-        tp: tensor-parallel ranks that write it (it loads on any layout).
-        pp: pipeline-parallel ranks that write it.
+        recipe: a recipe whose model the source must be.
     """
-    if rank_from_environment() is not None:
-        write_as_rank(folder, checkpoint, tp, pp)
-        return
+    from conversion.source import find_folder
+
+    folder = find_folder(source)
     with step("convert import", reads=[folder], writes=[checkpoint]) as out:
-        import_folder(folder, checkpoint, tp, pp)
-        out.print(f"written by {tp} x {pp} ranks, read back as one model, equal to the folder on real text")
+        result = import_folder(folder, checkpoint, recipe, Path(source).resolve().name)
+        out.print(result.sentence(), markup=False)
 
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
     parse_and_call(import_, argv, "mecellem convert import")
-
-
-if __name__ == "__main__":
-    from mecellem.cli import main as cli
-
-    sys.exit(cli(["convert", "import", *sys.argv[1:]]))

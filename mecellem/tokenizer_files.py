@@ -1,11 +1,15 @@
-"""The files that make a folder a Hugging Face tokenizer, and their copy beside every model."""
+"""The files of a Hugging Face folder that travel with weights, and their copy beside every model."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("vocab.json", "merges.txt", "tokenizer.model"),  # older forms of the same, which some libraries read
+    *("generation_config.json", "model_config.json"),  # of the model that weights were imported from
+)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

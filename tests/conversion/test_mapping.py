@@ -1,66 +1,99 @@
 """One table of names, used both ways: nothing is lost, nothing is left over, heads land where they belong."""
 
+import dataclasses
+
 import pytest
 import torch
+from hf_folders import SHAPES, decoder, hf_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conversion.mapping import entries, qkv_to_hf, qkv_to_megatron, to_hf, to_megatron
-from megatron_recipes.config import ModelConfig
+from conversion.mapping import entries, group, grouped_views, hf_shapes, tied_head, to_hf, to_megatron
+from megatron_recipes.config import EncoderConfig
 
 
-def shape(layers: int = 3, heads: int = 2, head_dim: int = 4, vocab: int = 11) -> ModelConfig:
-    return ModelConfig(layers, heads * head_dim, 3 * heads, heads, vocab, 32, local_attention=4)
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_table_is_complete(name: str):
+    shape = dataclasses.replace(SHAPES[name], num_layers=2)
+    names = [part for entry in entries(shape) for part in entry.hf]
+    model = hf_model(shape)
+    assert len(names) == len(set(names))
+    assert set(names) == set(model.state_dict()) - set(model.all_tied_weights_keys)
+    state = {name: weight for name, weight in model.state_dict().items() if name not in model.all_tied_weights_keys}
+    ours = {name: tuple(weight.shape) for name, weight in to_megatron(state, shape).items()}
+    assert hf_shapes(shape, ours) == {name: tuple(weight.shape) for name, weight in state.items()}
+    assert dict([tied_head(shape)] if tied_head(shape) else []) == model.all_tied_weights_keys
+    assert len({entry.megatron for entry in entries(shape)}) == len(list(entries(shape)))
 
 
-def hf_model(model: ModelConfig) -> torch.nn.Module:
-    from transformers import ModernBertForMaskedLM
-
-    from conversion.hf_config import to_hf_config
-
-    ids = {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
-    return ModernBertForMaskedLM(to_hf_config(model, ids, "float32"))
-
-
-def test_the_table_is_complete():
-    model = shape()
-    names = {entry.hf for entry in entries(model)}
-    tied = {"decoder.weight"}  # the embedding
-    assert names == set(hf_model(model).state_dict()) - tied
-    assert len({entry.megatron for entry in entries(model)}) == len(names)
-
-
-@settings(max_examples=25)
-@given(layers=st.integers(1, 4), heads=st.integers(1, 5), half=st.integers(1, 4), vocab=st.integers(6, 40))
-def test_there_and_back(layers: int, heads: int, half: int, vocab: int):
-    model = shape(layers, heads, 2 * half, vocab)
-    state = {name: torch.randn_like(weight) for name, weight in hf_model(model).state_dict().items()}
-    megatron = to_megatron(state, model)
+def round_trip(shape):
+    state = {name: torch.randn_like(weight) for name, weight in hf_model(shape).state_dict().items()}
+    megatron = to_megatron(state, shape)
     padded = {
         entry.megatron: torch.cat([megatron[entry.megatron], torch.ones(5, *megatron[entry.megatron].shape[1:])])
         if entry.vocabulary
         else megatron[entry.megatron]
-        for entry in entries(model)
+        for entry in entries(shape)
     }
-    back = to_hf(padded, model)
-    for entry in entries(model):
-        assert torch.equal(back[entry.hf], state[entry.hf]), entry.hf
-        assert back[entry.hf].is_contiguous()
+    back = to_hf(padded, shape)
+    for name, weight in back.items():
+        assert torch.equal(weight, state[name]), name
+        assert weight.is_contiguous()
+
+
+@settings(max_examples=20)
+@given(layers=st.integers(1, 3), heads=st.integers(1, 5), half=st.integers(1, 4), vocab=st.integers(6, 40))
+def test_encoders_there_and_back(layers: int, heads: int, half: int, vocab: int):
+    round_trip(EncoderConfig(layers, heads * 2 * half, 3 * heads, heads, vocab, 32, local_attention=4))
+
+
+@settings(max_examples=20)
+@given(
+    family=st.sampled_from(["qwen3", "llama"]),
+    groups=st.integers(1, 3),
+    per_group=st.integers(1, 3),
+    half=st.integers(1, 4),
+    hidden=st.integers(1, 4),
+    tied=st.booleans(),
+)
+def test_decoders_there_and_back(family: str, groups: int, per_group: int, half: int, hidden: int, tied: bool):
+    heads = groups * per_group
+    shape = decoder(
+        family=family,
+        num_layers=2,
+        num_attention_heads=heads,
+        num_query_groups=groups,
+        head_dim=2 * half,
+        hidden_size=hidden * heads,
+        vocab_size=17,
+        tie_embeddings=tied,
+    )
+    round_trip(shape)
 
 
 def test_a_head_is_its_own_query_key_and_value():
-    heads, width = 3, 2
-    rows = [f"{part}{head}{channel}" for part in "qkv" for head in range(heads) for channel in range(width)]
+    shape = EncoderConfig(1, 6, 3, 3, 10, 32)
+    rows = [f"{part}{head}{channel}" for part in "qkv" for head in range(3) for channel in range(2)]
     weight = torch.arange(len(rows))[:, None]
-    grouped = [rows[i] for i in qkv_to_megatron(weight, heads).flatten().tolist()]
-    assert grouped[: 3 * width] == ["q00", "q01", "k00", "k01", "v00", "v01"]
+    grouped = [rows[i] for i in group([weight], shape).flatten().tolist()]
+    assert grouped[:6] == ["q00", "q01", "k00", "k01", "v00", "v01"]
     assert grouped[-2:] == ["v20", "v21"]
-    assert torch.equal(qkv_to_hf(qkv_to_megatron(weight, heads), heads), weight)
+    (back,) = grouped_views(group([weight], shape), shape, 1)
+    assert torch.equal(back.reshape(-1, 1), weight)
+
+
+def test_a_group_is_its_queries_and_their_key_and_value():
+    shape = decoder(num_attention_heads=4, num_query_groups=2, head_dim=2)
+    heads = {"q": 4, "k": 2, "v": 2}
+    names = [f"{part}{head}{channel}" for part in heads for head in range(heads[part]) for channel in range(2)]
+    numbers = torch.arange(len(names))[:, None].split([8, 4, 4])
+    grouped = [names[i] for i in group(list(numbers), shape).flatten().tolist()]
+    assert " ".join(grouped) == "q00 q01 q10 q11 k00 k01 v00 v01 q20 q21 q30 q31 k10 k11 v10 v11"
 
 
 def test_a_missing_weight_is_noticed():
-    model = shape()
-    state = dict(hf_model(model).state_dict())
+    shape = SHAPES["modernbert"]
+    state = dict(hf_model(shape).state_dict())
     del state["head.norm.weight"]
     with pytest.raises(KeyError, match=r"head\.norm\.weight"):
-        to_megatron(state, model)
+        to_megatron(state, shape)

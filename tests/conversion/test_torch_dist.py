@@ -1,0 +1,81 @@
+"""Checkpoints that conversion writes load in Megatron-Core on any layout, and what Megatron-Core writes there exports."""
+
+import dataclasses
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint_ranks import __file__ as RANKS
+from hf_folders import SHAPES, command, nothing_left, write_folder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from conversion.torch_dist import Chunk, TorchDistReader, write_tensors
+from mecellem.errors import UserError
+from megatron_recipes.engine.launch import start_ranks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "tp", "pp", "ranks"), [("qwen3 untied", 2, 2, 4), ("llama tied", 1, 1, 2), ("modernbert", 2, 1, 2)]
+)
+def test_layouts(name: str, tp: int, pp: int, ranks: int, sample_tokenizer: Path, tmp_path: Path):
+    """TP x PP, and data parallel with the distributed optimizer; `llama tied` has one group, which TP 2 would not split."""
+    from conversion.mapping import to_megatron
+
+    source = write_folder(tmp_path / "hf", SHAPES[name], sample_tokenizer)
+    command("convert", "import", source, tmp_path / "imported")
+    before = load_file(source / "model.safetensors")
+    torch.save(to_megatron(before, SHAPES[name]), tmp_path / "full.pt")
+    line = [sys.executable, RANKS, tmp_path / "imported", tp, pp, tmp_path / "trained"]
+    assert start_ranks(list(map(str, line)), ranks, on_cpu=True) == 0
+    command("convert", "export", tmp_path / "trained", tmp_path / "back")
+    after = load_file(tmp_path / "back" / "model.safetensors")
+    assert after.keys() == before.keys()
+    for tensor, weight in before.items():
+        assert torch.equal(after[tensor], 2.0 * weight), tensor
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_any_chunks_are_read_as_one(data, tmp_path_factory):
+    """Blocks of a grid, as TP, PP and stacked layers cut tensors; any rows of any layer."""
+    layers, rows, columns = (data.draw(st.integers(1, high)) for high in (3, 7, 5))
+    stacked = data.draw(st.booleans())
+    tensor = torch.randn(layers, rows, columns)
+    row_cuts = sorted({0, rows, *data.draw(st.lists(st.integers(1, rows), max_size=2))})
+    column_cuts = sorted({0, columns, *data.draw(st.lists(st.integers(1, columns), max_size=2))})
+    shape = (layers, rows, columns) if stacked else (rows, columns)
+    blocks = []
+    for layer in range(layers if stacked else 1):
+        for top, bottom in itertools.pairwise(row_cuts):
+            for left, right in itertools.pairwise(column_cuts):
+                offset = (layer, top, left) if stacked else (top, left)
+                chunk = Chunk("w", shape, offset, (bottom - top, right - left))
+                blocks.append((chunk, lambda a=layer, b=slice(top, bottom), c=slice(left, right): tensor[a, b, c]))
+    folder = tmp_path_factory.mktemp("checkpoint")
+    write_tensors(folder, data.draw(st.permutations(blocks)), torch.float32, {})
+    layer = data.draw(st.integers(0, layers - 1)) if stacked else 0
+    first = data.draw(st.integers(0, rows - 1))
+    last = data.draw(st.integers(first + 1, rows))
+    part = Chunk("w", shape, (layer, 0, 0) if stacked else (0, 0), (rows, columns)).rows(first, last)
+    reader = TorchDistReader(folder)
+    assert reader.check({"w": [part]}) == torch.float32
+    assert torch.equal(reader.whole(part), tensor[layer, first:last])
+
+
+def test_what_is_not_there(tmp_path: Path):
+    part = Chunk("w", (4, 2), (0, 0), (4, 2))
+    write_tensors(tmp_path, [(dataclasses.replace(part, shape=(3, 2)), lambda: torch.ones(3, 2))], torch.float32, {})
+    reader = TorchDistReader(tmp_path)
+    with pytest.raises(UserError, match="it has no tensor v"):
+        reader.check({"v": [dataclasses.replace(part, key="v")]})
+    with pytest.raises(UserError, match="w has parts missing, the checkpoint is damaged"):
+        reader.whole(part)
+    (tmp_path / ".metadata").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"\.metadata cannot be loaded .*the checkpoint is damaged"):
+        TorchDistReader(tmp_path)
+    assert nothing_left(tmp_path / "out")
