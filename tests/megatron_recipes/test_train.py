@@ -44,8 +44,9 @@ def test_usage_lists_the_recipes(capsys):
     assert caught.value.code == 2
 
 
-def test_every_value_can_be_set():
-    recipe = find_recipe("mursit_tiny")()
+@pytest.mark.parametrize("recipe_name", ["mursit_tiny", "qwen3_1p7b_cpt"])
+def test_every_value_can_be_set(recipe_name: str):
+    recipe = find_recipe(recipe_name)()
     for name, value in flatten(recipe).items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
@@ -54,9 +55,15 @@ def test_every_value_can_be_set():
         elif isinstance(value, int | float):
             line, expected = [flag, str(value + 1)], value + 1
         else:
-            other = {"precision": "fp32", "layer_spec": "local"}.get(name, f"other/{name}")
-            line, expected = [flag, other], type(value)(other)
-        flags, unchanged = train.parse(["mursit_tiny", *line])
+            words = {
+                "precision": "fp32",
+                "layer_spec": "local",
+                "model.family": "llama",
+                "model.rope_scaling.rope_type": "yarn",
+            }
+            other = "True" if value is None else words.get(name, f"other/{name}")
+            line, expected = [flag, other], True if value is None else type(value)(other)
+        flags, unchanged = train.parse([recipe_name, *line])
         assert unchanged == recipe
         assert flatten(flags.config) == flatten(recipe) | {name: expected}
 

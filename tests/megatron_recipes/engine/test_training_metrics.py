@@ -50,7 +50,7 @@ def test_lines_after_the_resumed_step_are_dropped(tmp_path: Path):
 
 
 def test_steps_between_the_log_interval_are_shown_and_not_written(tmp_path: Path):
-    with Metrics(tmp_path, 0, 10, 1024) as metrics:
+    with Metrics(tmp_path, 0, 10, lambda step: 1024 * step) as metrics:
         metrics.train(1, VALUES, write=False)
         metrics.train(2, VALUES, write=True)
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [2]

@@ -176,7 +176,10 @@ def test_initial_weights_follow_modernbert():
 
 
 def test_fp8_settings_are_a_combination_that_megatron_core_takes():
+    from megatron_recipes.config import Fp8Config
+    from megatron_recipes.models.fp8_settings import fp8_settings
     from megatron_recipes.models.modernbert import encoder_config
 
-    config = encoder_config(SHAPES["thirds global"], ParallelConfig(), torch.bfloat16, fp8="hybrid")
+    fp8 = fp8_settings("fp8_current", Fp8Config())
+    config = encoder_config(SHAPES["thirds global"], ParallelConfig(), torch.bfloat16, fp8)
     assert (config.fp8, config.fp8_recipe, config.first_last_layers_bf16) == ("hybrid", "tensorwise", True)
