@@ -21,9 +21,10 @@ PACKAGES = ROOT / ".cache" / "packages"
 Contender = Callable[[], int]  # makes one batch; returns its real tokens
 
 
-def mecellem(*words: str | Path, timeout: float = 900, cwd: Path = ROOT) -> None:
-    """Run a command as users do. Raises `CalledProcessError` when it fails."""
-    subprocess.run([sys.executable, "-m", "mecellem", *map(str, words)], check=True, timeout=timeout, cwd=cwd)
+def mecellem(*words: str | Path, timeout: float = 900, cwd: Path = ROOT, threads: int | None = None) -> None:
+    """Run a command as users do, with so many threads a process. Raises `CalledProcessError` when it fails."""
+    env = os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    subprocess.run([sys.executable, "-m", "mecellem", *map(str, words)], check=True, timeout=timeout, cwd=cwd, env=env)
 
 
 def sample_text() -> Path:

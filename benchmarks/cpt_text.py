@@ -50,9 +50,10 @@ IBM_DB = Package(
 )
 DOCS = ("faq", "howto", "internals", "intro", "topics")  # prose; the reference and release notes are lists
 GLOSSES_PER_PAGE = 25
-CHARACTERS = 4_000  # of each held-out document, so that a few long ones do not outweigh the rest
+VALIDATION_CHARACTERS = 4_000  # of each validation document
+CHARACTERS = 2_500  # of each held-out document, so that a few long ones do not outweigh the rest
 DOCUMENTS = 40  # of each held-out file
-SENTENCES = 600  # of the held-out general Turkish, whose documents are a sentence or two each
+SENTENCES = 400  # of the held-out general Turkish, whose documents are a sentence or two each
 
 Pages = Iterator[tuple[str, str]]  # (name of the document, text)
 
@@ -146,20 +147,27 @@ def write_texts(folder: Path) -> tuple[list[Path], list[Path], Path]:
     for path, pages in zip(train, TRAINING.values(), strict=True):
         _write(path, pages("train"))
     for path, pages in zip(held_out, TRAINING.values(), strict=False):
-        _write(path, _few(pages("test"), SENTENCES if pages is general_turkish else DOCUMENTS))
+        _write(path, _few(pages("test"), SENTENCES if pages is general_turkish else DOCUMENTS, CHARACTERS))
     for path, language in zip(held_out[-2:], ("tr", "en"), strict=True):
         _write(path, contract(language))
-    _write(validation, (page for pages in (formal_turkish, english_docs) for page in _few(pages("validation"), DOCUMENTS)))
+    _write(
+        validation,
+        (
+            page
+            for pages in (formal_turkish, english_docs)
+            for page in _few(pages("validation"), DOCUMENTS, VALIDATION_CHARACTERS)
+        ),
+    )
     return train, held_out, validation
 
 
-def _few(pages: Pages, count: int) -> Pages:
+def _few(pages: Pages, count: int, characters: int) -> Pages:
     """At most `count` documents, evenly over all of them, each cut at a line end or space."""
     everything = list(pages)
     step = max(1.0, len(everything) / count)
     for number in range(min(count, len(everything))):
         name, text = everything[int(number * step)]
-        yield name, text if len(text) <= CHARACTERS else text[:CHARACTERS].rsplit(None, 1)[0]
+        yield name, text if len(text) <= characters else text[:characters].rsplit(None, 1)[0]
 
 
 def _write(path: Path, pages: Pages) -> None:

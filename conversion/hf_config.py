@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,31 +195,54 @@ def _decoder(config: Any, folder: Path) -> DecoderConfig:
         head_dim=config.head_dim,
         vocab_size=config.vocab_size,
         max_sequence_length=config.max_position_embeddings,
-        rope_theta=float(config.rope_parameters["rope_theta"]),
+        rope_theta=_number(config.rope_parameters["rope_theta"], "rope_theta", folder),
         rope_scaling=_rope_scaling(config.rope_parameters, folder),
-        norm_epsilon=config.rms_norm_eps,
+        norm_epsilon=_number(config.rms_norm_eps, "rms_norm_eps", folder),
         tie_embeddings=config.tie_word_embeddings,
-        init_std=config.initializer_range,
+        init_std=_number(config.initializer_range, "initializer_range", folder),
     )
 
 
+def _number(value: Any, name: str, folder: Path) -> float:
+    """A number of `config.json`. transformers lets others pass, JSON in Python knows `Infinity`, and `true` counts as 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise UserError(f"{folder}/config.json has {name} = {value!r:.60}: it must be a finite number")
+    return float(value)
+
+
 def _rope_scaling(rope: dict[str, Any], folder: Path) -> RopeScaling:
-    kind = rope["rope_type"]
+    kind = rope["rope_type"] if isinstance(rope["rope_type"], str) else repr(rope["rope_type"])
     given = {
         name: value for name, value in rope.items() if value is not None and name not in ("rope_type", "rope_theta", "type")
     }
-    if given.get("partial_rotary_factor") == 1.0:
+    numbers = {
+        name: _number(value, name, folder)
+        for name, value in given.items()
+        if name in (*SCALING.get(kind, ()), "attention_factor", "partial_rotary_factor")
+    }
+    if numbers.get("partial_rotary_factor") == 1.0:
         del given["partial_rotary_factor"]
     if kind == "yarn":  # what transformers computes when they are not given
-        usual = {"attention_factor": 0.1 * math.log(max(1.0, given.get("factor", 1.0))) + 1.0, "truncate": True}
-        given = {name: value for name, value in given.items() if name not in usual or not math.isclose(value, usual[name])}
+        usual = 0.1 * math.log(max(1.0, numbers.get("factor", 1.0))) + 1.0
+        if math.isclose(numbers.get("attention_factor", usual), usual):
+            given.pop("attention_factor", None)
+        if given.get("truncate") is True:
+            del given["truncate"]
     unknown = sorted(given.keys() - SCALING.get(kind, ()))
     if kind not in ("default", *SCALING) or unknown:
         what = f"rope_type {kind}" + (f" with {', '.join(unknown)}" if kind in SCALING else "")
         raise UserError(f"{folder}/config.json scales RoPE in a way that this version does not know ({what})")
     if kind == "default":
         return RopeScaling()
-    return RopeScaling(rope_type=kind, **{name: type(getattr(RopeScaling(), name))(value) for name, value in given.items()})
+    values: dict[str, Any] = {"rope_type": kind, **{name: numbers[name] for name in given}}
+    length = "original_max_position_embeddings"
+    if length in values and values[length].is_integer():
+        values[length] = int(values[length])
+    scaling = RopeScaling(**values)
+    problem = scaling.problem()
+    if problem:
+        raise UserError(f"{folder}/config.json: {' '.join(problem)}")
+    return scaling
 
 
 def _encoder(config: Any, folder: Path) -> EncoderConfig:
@@ -237,10 +261,10 @@ def _encoder(config: Any, folder: Path) -> EncoderConfig:
         max_sequence_length=config.max_position_embeddings,
         local_attention=config.local_attention,
         global_attention_every=_period(list(config.layer_types), folder),
-        local_rope_theta=rope["sliding_attention"]["rope_theta"],
-        global_rope_theta=rope["full_attention"]["rope_theta"],
-        norm_epsilon=config.norm_eps,
-        init_std=config.initializer_range,
+        local_rope_theta=_number(rope["sliding_attention"]["rope_theta"], "rope_theta of sliding_attention", folder),
+        global_rope_theta=_number(rope["full_attention"]["rope_theta"], "rope_theta of full_attention", folder),
+        norm_epsilon=_number(config.norm_eps, "norm_eps", folder),
+        init_std=_number(config.initializer_range, "initializer_range", folder),
         hidden_dropout=config.mlp_dropout,
         attention_dropout=config.attention_dropout,
     )

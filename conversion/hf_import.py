@@ -60,14 +60,18 @@ def require_tied(reader: SafetensorsReader, name: str, original: str) -> None:
 
 
 def check_recipe(name: str, model: ModelConfig, source: Path) -> None:
-    """Raise `UserError` that names every field in which a folder's shape is not the recipe's."""
+    """Raise `UserError` that names every field in which a folder's shape is not the recipe's.
+
+    The positions that it declares may differ (Qwen3-1.7B 40,960, its Base 32,768): training then asks for them.
+    """
     from megatron_recipes.recipes import find_recipe
 
     wanted = find_recipe(name)().model
     if type(wanted) is not type(model):
         raise UserError(f"{source} is no model of the kind that recipe {name} trains")
     found, expected = flatten(model), flatten(wanted)
-    different = [f"{field} {found[field]} instead of {expected[field]}" for field in found if found[field] != expected[field]]
+    fields = [field for field in found if field not in ("max_sequence_length", "init_std")]
+    different = [f"{field} {found[field]} instead of {expected[field]}" for field in fields if found[field] != expected[field]]
     if different:
         raise UserError(f"{source} has not the shape of recipe {name}: {', '.join(different)}")
 

@@ -102,29 +102,6 @@ def tied_head(model: ModelConfig) -> tuple[str, str] | None:
     return ("lm_head.weight", "model.embed_tokens.weight") if model.tie_embeddings else None
 
 
-def to_hf(state: Mapping[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
-    """A full Megatron state dict (TP 1, PP 1) as a Hugging Face one: vocabulary padding removed, heads regrouped."""
-    result: dict[str, Tensor] = {}
-    for entry in entries(model):
-        weight = state[entry.megatron].detach()
-        if entry.layout == "grouped":
-            found = grouped_views(weight, model, len(entry.hf))
-            found = [view.reshape(-1, weight.size(1)) for view in found]
-        else:
-            found = list((weight[: model.vocab_size] if entry.vocabulary else weight).chunk(len(entry.hf)))
-        result |= zip(entry.hf, (part.contiguous() for part in found), strict=True)
-    return result
-
-
-def to_megatron(state: Mapping[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
-    """A Hugging Face state dict as a full Megatron one, without vocabulary padding (the loader adds it)."""
-    result = {}
-    for entry in entries(model):
-        parts = [state[name].detach() for name in entry.hf]
-        result[entry.megatron] = group(parts, model) if entry.layout == "grouped" else torch.cat(parts)
-    return result
-
-
 def group(parts: list[Tensor], model: ModelConfig) -> Tensor:
     """Queries, keys and values in Megatron's order of rows; the inverse of `grouped_views`."""
     weight = torch.empty(sum(len(part) for part in parts), *parts[0].shape[1:], dtype=parts[0].dtype)

@@ -50,32 +50,3 @@ def load_whole(folder: Path) -> tuple[torch.nn.Module, checkpoint.CheckpointMeta
     module = build(meta.model, ParallelConfig(), DTYPES[cast(Precision, meta.precision)])
     checkpoint.load(folder, module, optimizer=None)
     return module, meta
-
-
-@torch.no_grad()
-def fill_rank(module: torch.nn.Module, full: dict[str, torch.Tensor]) -> None:
-    """Copy this rank's part of a full, unpadded Megatron state dict into `module`; vocabulary padding becomes zero."""
-    from megatron.core import parallel_state
-    from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
-
-    from megatron_recipes.models.init import global_name, shard
-
-    rank = parallel_state.get_tensor_model_parallel_rank()
-    size = parallel_state.get_tensor_model_parallel_world_size()
-    first_layer = get_transformer_layer_offset(module.config)
-    parameter: Any  # Megatron-Core sets attributes on its parameters
-    for name, parameter in module.named_parameters():
-        name = global_name(name, first_layer)
-        if name not in full:  # a tied head on the last pipeline stage
-            name = "embedding.word_embeddings.weight"
-        weight = full[name]
-        split = size > 1 and getattr(parameter, "tensor_model_parallel", False)
-        dim = parameter.partition_dim if split else 0
-        rows = parameter.shape[dim] * (size if split else 1)
-        if weight.shape[dim] < rows:
-            padding = torch.zeros(rows - weight.shape[dim], *weight.shape[1:], dtype=weight.dtype)
-            weight = torch.cat([weight, padding])
-        if split:
-            weight = shard(weight, dim, getattr(parameter, "partition_stride", 1), rank, size)
-        assert weight.shape == parameter.shape, (name, weight.shape, parameter.shape)
-        parameter.copy_(weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from mecellem.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FILE_NAME = re.compile(r"[^/\\\0]+\.safetensors")  # in the folder itself: an index must not point out of it
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 SHARD_BYTES = 5_000_000_000  # as transformers and the hub cut files
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16"}  # what conversion reads and writes, in the format's names
@@ -39,10 +41,15 @@ class SafetensorsReader:
         if index.exists():
             try:
                 names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError) as error:
+            except (ValueError, KeyError, AttributeError, TypeError) as error:  # a list, or values that are no strings
                 raise UserError(f"{index} is not an index of safetensors files ({error}): get the file again") from None
             for name in names:
-                if Path(name).name != name or not (self.folder / name).is_file():
+                if not isinstance(name, str) or FILE_NAME.fullmatch(name) is None:
+                    raise UserError(
+                        f"{index} is not an index of safetensors files (its weight_map has {name!r:.100}, which does not "
+                        "name a file of this folder): get the file again"
+                    )
+                if not (self.folder / name).is_file():
                     raise UserError(f"{self.folder / name} is missing, {index.name} lists it: get the folder again")
             return [self.folder / name for name in names]
         if (self.folder / SINGLE).is_file():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     BytesStorageMetadata,
@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.checkpoint.utils import _create_file_view
 from torch.serialization import get_crc32_options, set_crc32_options
 
+from conversion.dist_metadata import read_metadata
 from mecellem.errors import UserError
 
 DATA = "__0_0.distcp"  # torch's name for the first file of rank 0
@@ -148,24 +149,26 @@ class TorchDistReader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        try:
-            self.metadata: Any = FileSystemReader(self.folder).read_metadata()
-        except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError) as error:
-            raise UserError(f"{self.folder}/.metadata cannot be loaded ({error}): the checkpoint is damaged") from None
+        self.metadata: Any = read_metadata(self.folder)
 
     def check(self, chunks: dict[str, list[Chunk]]) -> torch.dtype:
-        """The type of the tensors. Raises `UserError` for a parameter that is not there, or not in this size."""
-        types = set()
+        """The one type of the tensors. Raises `UserError` for a parameter that is not there, not in this size or of another
+        type than the others.
+        """
+        types: dict[torch.dtype, str] = {}
         for name, parts in chunks.items():
             for part in parts:
                 found = self.metadata.state_dict_metadata.get(part.key)
                 if not isinstance(found, TensorStorageMetadata):
                     raise UserError(f"{self.folder} cannot be loaded: it has no tensor {part.key} (for {name})")
-                types.add(found.properties.dtype)
+                types.setdefault(found.properties.dtype, part.key)
                 if len(found.size) != len(part.global_shape):
                     raise UserError(f"{self.folder} cannot be loaded: {part.key} has shape {list(found.size)}")
-        assert len(types) == 1, types
-        return types.pop()
+        if len(types) > 1:
+            found = ", ".join(f"{key} is {str(dtype).removeprefix('torch.')}" for dtype, key in types.items())
+            raise UserError(f"{self.folder} mixes types ({found}): save all parameters in one type first")
+        (dtype,) = types
+        return dtype
 
     def blocks(self, part: Chunk) -> Iterator[torch.Tensor]:
         """The rows of `part` in order, as one or several tensors `[n, ...]`."""

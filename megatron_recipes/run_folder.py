@@ -23,7 +23,7 @@ METRICS = "metrics.jsonl"
 # Values that change how a run is computed, not what it computes. (A curriculum is compared by its content.)
 MAY_CHANGE = {
     *("parallel.tensor", "parallel.pipeline", "parallel.sequence", "parallel.context", "layer_spec"),
-    *("schedule.micro_batch_size", "micro_batch_tokens", "init_from", "curriculum"),
+    *("schedule.micro_batch_size", "micro_batch_tokens", "curriculum"),
     *("log_interval", "checkpoint_interval", "validation_interval"),
     *("data.train", "data.validation", "data.tokenizer"),  # paths; what they hold is compared by hash
 }

@@ -19,7 +19,7 @@ from megatron_recipes.engine.stop import StopSignal, leaving_at_once, stop_signa
 from megatron_recipes.engine.tasks import Task, open_task
 from megatron_recipes.plan import GPU_MEMORY_GB, H100_PEAK_TFLOPS, plan, print_plan
 from megatron_recipes.recipes import RECIPES, find_recipe
-from megatron_recipes.run_folder import FILE, check_same
+from megatron_recipes.run_folder import check_same
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +105,32 @@ def check_inputs(config: RunConfig, run: Path, ranks: int, verify: bool) -> tupl
 
     `verify` reads every byte of the corpora against their manifests. Returns the task and the tokenizer's SHA-256.
     """
-    from megatron_recipes.engine.refusals import refuse_environment, refuse_other_start
+    from megatron_recipes.engine.refusals import refuse_environment
     from megatron_recipes.models.fp8_settings import refuse_fp8
 
     refuse_environment()
     refuse_fp8(config)
     task = open_task(config, verify)
     task.check(config.parallel.data_parallel(ranks))
-    if not (run / FILE).exists():
-        task.check_new()
     tokenizer_sha256 = sha256_of(config.data.tokenizer / "tokenizer.json")
-    if isinstance(config, DecoderRun) and config.init_from is not None:
-        refuse_other_start(config.init_from, config.model, tokenizer_sha256)
+    if isinstance(config, DecoderRun):
+        check_start(config, task, run, tokenizer_sha256)
     return task, tokenizer_sha256
+
+
+def check_start(config: DecoderRun, task: Task, run: Path, tokenizer_sha256: str) -> None:
+    """Refuse a start from weights that do not fit, or a curriculum that cannot go on where the run's data stand."""
+    from megatron_recipes.engine.checkpoint import newest_whole, read_meta
+    from megatron_recipes.engine.refusals import refuse_other_start
+
+    newest, _ = newest_whole(run)
+    if newest is not None:  # what it started from may be gone
+        meta = read_meta(newest)
+        task.restore(meta.cursor, meta.step)
+        return
+    task.check_new()
+    if config.init_from is not None:
+        refuse_other_start(config.init_from, config.model, tokenizer_sha256)
 
 
 def run_rank(

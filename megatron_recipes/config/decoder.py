@@ -6,45 +6,66 @@ tokens. The run says with which model, from which weights and on which layout.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from megatron_recipes.config.common import ParallelConfig, RunConfig, positive, require
 
 Family = Literal["qwen3", "llama"]
+RopeType = Literal["none", "yarn", "llama3"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeScaling:
     """Positions beyond those of pre-training, by the formulas and names of the transformers library."""
 
-    rope_type: Literal["none", "yarn", "llama3"] = "none"  # Qwen3 documents yarn, Llama 3.1 its own
+    rope_type: RopeType = "none"  # Qwen3 documents yarn, Llama 3.1 its own
     factor: float = 1.0  # longest context / that of pre-training
-    original_max_position_embeddings: int = 32_768  # Qwen3's pre-training length
+    original_max_position_embeddings: int = 0  # positions of pre-training, needed by both: Qwen3 32,768, Llama 3.1 8,192
     beta_fast: float = 32.0  # yarn (Peng et al. 2023, arXiv 2309.00071): rotations below which channels interpolate
     beta_slow: float = 1.0  # yarn
     low_freq_factor: float = 1.0  # llama3
     high_freq_factor: float = 4.0  # llama3
 
     def check(self) -> None:
-        """Raise `UserError` for a scaling that cannot be computed."""
+        """Raise `UserError` for a scaling that cannot be computed or would do nothing."""
+        problem = self.problem()
+        if problem:
+            name, sentence = problem
+            require(False, f"--model.rope-scaling.{name.replace('_', '-')} {sentence}")
+
+    def problem(self) -> tuple[str, str] | None:
+        """The first field that is wrong and what to do about it, for a sentence that begins with a flag or a file's key."""
+        if self.rope_type not in get_args(RopeType):  # `Literal` binds the command line, but no file and no caller
+            return "rope_type", f"is {self.rope_type!r}: set yarn, llama3 or none"
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "original_max_position_embeddings":
+                if not _is_finite(value) or not isinstance(value, int):
+                    return field.name, f"is {value!r}: it must be a whole number"
+            elif field.name != "rope_type" and not _is_finite(value):
+                return field.name, f"is {value!r}: it must be a finite number"
         if self.rope_type == "none":
-            require(
-                self == RopeScaling(),
-                "--model.rope-scaling.* without --model.rope-scaling.rope-type would do nothing: set yarn or llama3",
-            )
-            return
-        require(self.factor >= 1.0, "--model.rope-scaling.factor must be at least 1")
-        positive({"original_max_position_embeddings": self.original_max_position_embeddings}, "model.rope-scaling")
-        require(
-            0 < self.beta_slow < self.beta_fast,
-            "--model.rope-scaling.beta-slow must be positive and below --model.rope-scaling.beta-fast",
-        )
-        require(
-            0 < self.low_freq_factor < self.high_freq_factor,
-            "--model.rope-scaling.low-freq-factor must be positive and below --model.rope-scaling.high-freq-factor",
-        )
+            return None if self == RopeScaling() else ("rope_type", "none uses no other setting: set yarn or llama3")
+        if self.factor <= 1.0:
+            return "factor", f"is {self.factor:g}: it must be above 1 to do something (for plain RoPE set rope_type to none)"
+        if self.original_max_position_embeddings == 0:
+            return "original_max_position_embeddings", "is missing: set it to the positions of pre-training (Qwen3: 32768)"
+        if self.original_max_position_embeddings < 0:
+            return "original_max_position_embeddings", f"is {self.original_max_position_embeddings}: it must be positive"
+        if not 0 < self.beta_slow < self.beta_fast:
+            return "beta_slow", f"is {self.beta_slow:g}: it must be positive and below beta_fast, {self.beta_fast:g}"
+        if not 0 < self.low_freq_factor < self.high_freq_factor:
+            limit = f"{self.high_freq_factor:g}"
+            return "low_freq_factor", f"is {self.low_freq_factor:g}: it must be positive and below high_freq_factor, {limit}"
+        return None
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a real number that a float can hold; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +94,7 @@ class DecoderConfig:
         """Raise `UserError` for a shape that cannot be built."""
         names = (
             *("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "head_dim"),
-            *("vocab_size", "max_sequence_length", "rope_theta", "norm_epsilon", "init_std"),
+            *("vocab_size", "max_sequence_length", "norm_epsilon", "init_std"),
         )
         positive({name: getattr(self, name) for name in names}, "model")
         require(
@@ -82,6 +103,8 @@ class DecoderConfig:
             f"{self.num_query_groups}",
         )
         require(self.head_dim % 2 == 0, f"RoPE needs an even head width: change --model.head-dim {self.head_dim}")
+        # its logarithm divides in YaRN, and at 1 all channels would turn alike
+        require(_is_finite(self.rope_theta) and self.rope_theta > 1, "--model.rope-theta must be a finite number above 1")
         self.rope_scaling.check()
 
     def check_layout(self, parallel: ParallelConfig) -> None:

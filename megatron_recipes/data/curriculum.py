@@ -16,9 +16,9 @@ stage's tokens: they must sum to 1 (to 0.001, which allows 0.333 three times; th
 a mixture that is scaled in silence hides a mistyped weight.
 
 A step takes `global_batch_tokens`; a stage takes whole steps, so it may pass `tokens` by less than a step. A step's
-learning rate is a pure function of the stage's tokens with that step's own included, as in Megatron-LM: the last step of a
-stage has `final`. `max_epochs` (1 unless set) bounds how often a source's corpus has been read by the end of that stage,
-counted from the curriculum's start.
+learning rate is a pure function of the stage's tokens at the step's end, its own included: the last step of a stage has
+`final`, and a warm-up's first step is above `initial`. `max_epochs` (1 unless set) bounds how often a source's corpus has
+been read by the end of that stage, counted from the curriculum's start.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,20 +36,29 @@ from pydantic_core import PydanticCustomError
 
 from mecellem.errors import UserError
 from megatron_recipes.config import RopeScaling
-from megatron_recipes.data.curriculum_file import Place, line_of, read_yaml, refusal
+from megatron_recipes.data.blend import MOST_SEQUENCES
+from megatron_recipes.data.curriculum_file import DIGITS, Place, line_of, read_yaml, refusal
 
 Attention = Literal["document", "across"]
 WEIGHT_TOLERANCE = 1e-3  # of the weights' sum: the precision that the mixture is promised with
 UNITS = {"": 0, "K": 3, "M": 6, "B": 9, "T": 12}
-NUMBER = re.compile(r"([0-9][0-9_]*(?:\.[0-9_]+)?)\s*([KMBT]?)")
+NUMBER = re.compile(rf"({DIGITS}(?:[.]{DIGITS})?)\s*([KMBT]?)")
+LONGEST_NUMBER = 40  # characters
+MOST_TOKENS = 10**15  # of one number in the file, 1000T: far beyond any run, and exact as a float
 
 
 def _tokens(value: Any) -> int:
     """4096, "57_000M" or "3.7B" as a whole number."""
-    match = NUMBER.fullmatch(str(value).strip()) if isinstance(value, (int, float, str)) else None
-    if match is None or isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a number of tokens: write 4096, 57_000M or 3.7B")
-    number = Decimal(match[1].replace("_", "")).scaleb(UNITS[match[2]])
+    number: Any = None
+    if isinstance(value, str):
+        match = NUMBER.fullmatch(value.strip()) if len(value) <= LONGEST_NUMBER else None
+        number = Fraction(match[1].replace("_", "")) * 10 ** UNITS[match[2]] if match else None
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = value
+    if number is None:
+        raise ValueError(f"{str(value)[:LONGEST_NUMBER]!r} is not a number of tokens: write 4096, 57_000M or 3.7B")
+    if not abs(number) <= MOST_TOKENS:  # so written, .nan is refused too
+        raise ValueError(f"a number of tokens is at most {short(MOST_TOKENS)}: lower it")
     if number != int(number):
         raise ValueError(f"{value!r} is not a whole number of tokens")
     return int(number)
@@ -76,8 +85,8 @@ def _finding(key: str, message: str) -> PydanticCustomError:
 
 Tokens = Annotated[int, BeforeValidator(_tokens), Field(gt=0)]
 TokensOrNone = Annotated[int, BeforeValidator(_tokens), Field(ge=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
@@ -106,6 +115,8 @@ class LearningRate(_Strict):
             raise _finding("decay_tokens", "wsd needs the length of its decay: add it")
         if self.final is not None and self.final > self.peak:
             raise _finding("final", f"{self.final:g} is above peak {self.peak:g}: lower it")
+        if self.initial > self.peak:
+            raise _finding("initial", f"{self.initial:g} is above peak {self.peak:g}: lower it")
         return self
 
     def at(self, tokens: int, stage_tokens: int) -> float:
@@ -128,16 +139,15 @@ def _learning_rate(value: Any) -> Any:
 
 def _rope_scaling(value: Any) -> RopeScaling:
     if not isinstance(value, dict):
-        raise ValueError("it must be a mapping with rope_type and factor")
+        raise ValueError("it must be a mapping with rope_type, factor and original_max_position_embeddings")
     names = [field.name for field in dataclasses.fields(RopeScaling)]
     for key in value:
         if key not in names:
-            raise ValueError(f"unknown key {key!r}: the keys are {', '.join(names)}")
-    try:
-        scaling = RopeScaling(**value)
-        scaling.check()
-    except (UserError, TypeError) as error:
-        raise ValueError(str(error).replace("--model.rope-scaling.", "")) from None
+            raise _finding(str(key), f"unknown key {key!r}: the keys are {', '.join(names)}")
+    scaling = RopeScaling(**value)
+    problem = scaling.problem()
+    if problem:
+        raise _finding(*problem)
     return scaling
 
 
@@ -148,7 +158,9 @@ class Source(_Strict):
     weight: Positive  # share of the stage's tokens
     name: Annotated[str, Field(min_length=1)] = ""  # for tables and plots; the last part of `path` unless given
     max_epochs: Positive = 1.0  # of this corpus, by the end of this stage, over the whole curriculum
-    replay: bool = False  # text of the base model's own kind, against forgetting; drawn apart, trained on like any other
+    replay: Annotated[bool, Field(strict=True)] = (
+        False  # text of the base model's own kind, against forgetting; drawn apart, trained on like any other
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -167,7 +179,9 @@ class Stage(_Strict):
     global_batch_tokens: Tokens  # of an optimizer step over all ranks; a multiple of `seq_len`
     lr: Annotated[LearningRate, BeforeValidator(_learning_rate)]
     attention: Attention = "document"
-    rope_theta: Positive | None = None  # replaces the model's from this stage on
+    rope_theta: Annotated[float, Field(strict=True, gt=1, allow_inf_nan=False)] | None = (
+        None  # replaces the model's from this stage on
+    )
     rope_scaling: Annotated[RopeScaling, BeforeValidator(_rope_scaling)] | None = None  # likewise
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
 
@@ -208,6 +222,10 @@ class Stage(_Strict):
             more = " ..." if len(self.sources) > 8 else ""
             raise _finding(
                 "sources", f"the weights sum to {total:.6g} instead of 1: in the same proportions they are {shares}{more}"
+            )
+        if self.sequences > MOST_SEQUENCES:
+            raise _finding(
+                "tokens", f"they are {self.sequences:,} sequences, more than the {MOST_SEQUENCES:,} of a stage: split the stage"
             )
         self._check_schedule()
         return self
@@ -315,6 +333,26 @@ class Curriculum:
         if source is not None:
             name += f", source {self.stages[stage].sources[source].name!r}"
         return f"{self.path}, line {line_of((*place, key) if key else place, self.lines)}{name}"
+
+    def positions(self, stage: int, max_sequence_length: int) -> int:
+        """The positions that a model of `max_sequence_length` has been trained for once stage `stage` (from 0) has begun."""
+        return max(max_sequence_length, *(done.seq_len for done in self.stages[: stage + 1]))
+
+    def check_positions(self, max_sequence_length: int, rope_scaling: RopeScaling) -> None:
+        """Raise `UserError` where a stage's sequences exceed both the model's positions and the reach of its RoPE.
+
+        `rope_scaling` is the model's; a stage has its own, or that of the last stage before it which has one.
+        """
+        for index, stage in enumerate(self.stages):
+            rope_scaling = stage.rope_scaling if stage.rope_scaling is not None else rope_scaling
+            before, factor = rope_scaling.original_max_position_embeddings, rope_scaling.factor
+            scaled = rope_scaling.rope_type != "none"
+            if stage.seq_len > max(max_sequence_length, factor * before if scaled else 0):
+                reach = f" and the {before:,} x {factor:g} that {rope_scaling.rope_type} reaches" if scaled else ""
+                raise UserError(
+                    f"{self.where(index, key='seq_len')}: seq_len {stage.seq_len:,} exceeds the {max_sequence_length:,} of "
+                    f"--model.max-sequence-length{reach}: shorten it, or set a rope_scaling of the stage that reaches it"
+                )
 
     def check_layout(self, data_parallel_size: int, micro_batch_tokens: int) -> None:
         """Raise `UserError` where a stage's batch cannot be dealt out to so many ranks in micro batches of this size."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ from pydantic import ValidationError
 from mecellem.errors import UserError
 
 Place = tuple[str | int, ...]  # ("stages", 0, "sources", 1, "weight")
+DIGITS = "[0-9]+(?:_[0-9]+)*"
+INTEGER = re.compile("[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)$")
+REAL = re.compile(
+    rf"[-+]?(?:{DIGITS}[.](?:{DIGITS})?|[.]{DIGITS})(?:[eE][-+]?[0-9]+)?$"  # 0.8, 1.0e-4
+    rf"|[-+]?{DIGITS}[eE][-+]?[0-9]+$"  # 1e-5
+    r"|[-+]?[.](?:inf|Inf|INF|nan|NaN|NAN)$"
+)
 
 WANTED = {
     "list_type": "must be a list, one `- ` a line",
@@ -32,6 +40,21 @@ WANTED = {
 }
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's decimal numbers, with single underscores between digits: 4096, 3_700_000, 0.8, 1e-5.
+
+    PyYAML's own are those of YAML 1.1, where 4_ is 4, 010 is 8, 1:30 is 90 and 1e-5 is text.
+    """
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "float")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", INTEGER, list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", REAL, list("-+.0123456789"))
+
+
 def read_yaml(path: Path) -> tuple[Any, dict[Place, int]]:
     """The content of a YAML file, and the line (from 1) of every key and list item by its place.
 
@@ -45,7 +68,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[Place, int]]:
         raise UserError(f"{path} is a folder: give the YAML file of a curriculum") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): give the YAML file of a curriculum") from None
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     lines: dict[Place, int] = {}
     try:
         node = loader.get_single_node()

@@ -96,11 +96,10 @@ def refuse_other_start(folder: Path, model: DecoderConfig, tokenizer_sha256: str
         raise UserError(f"--init-from {folder} is an encoder's checkpoint: give one of a {model.family} decoder")
     of_run, of_checkpoint = flatten(model), flatten(meta.model)
     for name, value in of_checkpoint.items():
-        may_differ = name.startswith("rope_") or name in ("max_sequence_length", "init_std")  # no weight depends on them
         require(
-            may_differ or of_run[name] == value,
+            of_run[name] == value or name == "init_std",  # which only weights from nothing are drawn with
             f"--init-from {folder} has {name} {value}, the run {of_run[name]}: choose the recipe of that model, or set "
-            f"--model.{name.replace('_', '-')} {value}",
+            f"--model.{name.replace('_', '-')} {value} (a stage of the curriculum may then change its RoPE)",
         )
     require(
         meta.tokenizer_sha256 == tokenizer_sha256,

@@ -16,6 +16,7 @@ def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling) -> tuple
         return _yarn(frequencies, theta, scaling), max(1.0, 0.1 * math.log(scaling.factor) + 1.0)
     if scaling.rope_type == "llama3":
         return _llama3(frequencies, scaling), 1.0
+    assert scaling.rope_type == "none", scaling.rope_type  # `RopeScaling.check` knows no other
     return frequencies, 1.0
 
 

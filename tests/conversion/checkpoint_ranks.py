@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from whole_states import fill_rank
 
-from conversion.megatron_model import build, fill_rank
+from conversion.megatron_model import build
 from megatron_recipes.config import ParallelConfig
 from megatron_recipes.engine import checkpoint as checkpoints
 from megatron_recipes.engine.launch import rank_from_environment

@@ -54,6 +54,16 @@ CAUSAL_IDS = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": None}
 MASKED_IDS = {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
 
 
+class Bomb:
+    """Writes a file when a pickle of it is loaded."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return (exec, (f"open({str(self.file)!r}, 'w').close()",))
+
+
 def hf_model(shape: EncoderConfig | DecoderConfig, dtype: torch.dtype = torch.float32, **config: Any) -> Any:
     """transformers' model of a shape: random weights, norms and biases that are not trivial."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM

@@ -60,7 +60,7 @@ scalings = st.one_of(
     st.builds(
         RopeScaling,
         rope_type=st.just("yarn"),
-        factor=st.floats(1.0, 64.0),
+        factor=st.floats(1.0, 64.0, exclude_min=True),
         original_max_position_embeddings=st.integers(64, 1 << 17),
         beta_fast=st.floats(8.0, 64.0),
         beta_slow=st.floats(0.5, 4.0),
@@ -68,7 +68,7 @@ scalings = st.one_of(
     st.builds(
         RopeScaling,
         rope_type=st.just("llama3"),
-        factor=st.floats(1.0, 64.0),
+        factor=st.floats(1.0, 64.0, exclude_min=True),
         original_max_position_embeddings=st.integers(64, 1 << 17),
         low_freq_factor=st.floats(0.5, 2.0),
         high_freq_factor=st.floats(3.0, 8.0),
@@ -197,6 +197,55 @@ def test_what_is_written_equals_what_was_published(tmp_path: Path):
 def test_decoders_that_are_refused(changes: dict, sentence: str, tmp_path: Path):
     with pytest.raises(UserError, match=sentence):
         read(published(tmp_path, **changes))
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+NO_NUMBERS = ["4", True, float("inf"), float("nan"), [1], {}, 10**400]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: repr(value)[:10])
+@pytest.mark.parametrize(
+    "key", ["rope_theta", "factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor"]
+)
+def test_what_is_no_number_gets_one_sentence(key: str, value: object, tmp_path: Path):
+    """Ours, or transformers' where its own look at the same values stumbles first."""
+    changes = {key: value} if key == "rope_theta" else {"rope_scaling": {**YARN, key: value}}
+    with pytest.raises(UserError) as caught:
+        read(published(tmp_path, **changes))
+    sentence = str(caught.value)
+    ours = f"{tmp_path}/config.json has {key} = {value!r:.60}: it must be a finite number"
+    assert sentence == ours or sentence.startswith(f"{tmp_path}/config.json is not a config of qwen3 (")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rope_theta": "x"}, "has rope_theta = 'x': it must be a finite number"),
+        ({"rope_theta": None}, "has rope_theta = None: it must be a finite number"),
+        ({"rope_scaling": {**YARN, "factor": "4"}}, "has factor = '4': it must be a finite number"),
+        ({"rope_scaling": {**YARN, "factor": 1.0}}, r"config\.json: factor is 1: it must be above 1"),
+        (
+            {"rope_scaling": {**YARN, "original_max_position_embeddings": 2.5}},
+            "original_max_position_embeddings is 2.5: it must",
+        ),
+        ({"rope_scaling": {**YARN, "truncate": "yes"}}, r"\(rope_type yarn with truncate\)"),
+        ({"rope_scaling": {**YARN, "partial_rotary_factor": True}}, "has partial_rotary_factor = True: it must be a finite"),
+        ({"rope_scaling": {"rope_type": ["yarn"]}}, r"\(rope_type \['yarn'\]\)"),
+        ({"rms_norm_eps": float("inf")}, "has rms_norm_eps = inf: it must be a finite number"),
+        ({"initializer_range": float("inf")}, "has initializer_range = inf: it must be a finite number"),
+    ],
+)
+def test_numbers_that_are_refused(changes: dict, sentence: str, tmp_path: Path):
+    with pytest.raises(UserError, match=sentence):
+        read(published(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: repr(value)[:10])
+def test_encoder_bases_that_are_no_numbers(value: object, tmp_path: Path):
+    plain = {"rope_type": "default", "rope_theta": 1e4}
+    changed = {"full_attention": {**plain, "rope_theta": value}, "sliding_attention": plain}
+    with pytest.raises(UserError, match=r"has rope_theta of full_attention = .*: it must be a finite number"):
+        read(saved(tmp_path, rope_parameters=changed))
 
 
 def test_ids_of_special_tokens(tmp_path: Path, sample_tokenizer: Path):

@@ -1,6 +1,7 @@
 """Hugging Face -> Megatron -> Hugging Face gives back every bit, and what differs gets no folder."""
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hf_folders import ENCODER, SHAPES, command, decoder, nothing_left, write_folder
+from hf_folders import ENCODER, SHAPES, Bomb, command, decoder, nothing_left, write_folder
 from safetensors.torch import load_file, save_file
 
 from mecellem.errors import UserError
@@ -188,6 +189,24 @@ def test_bad_input_of_export(checkpoints: dict[str, Path], small_tokenizer: Path
     assert nothing_left(out)
     (out / "mine").mkdir(parents=True)
     assert "exists already" in command("convert", "export", checkpoint, out, code=2)
+
+
+@pytest.mark.slow
+def test_export_runs_nothing_of_a_checkpoint(checkpoints: dict[str, Path], tmp_path: Path):
+    from megatron_recipes.engine.checkpoint import COMMON, file_sizes
+
+    checkpoint, ran = tmp_path / "checkpoint", tmp_path / "ran"
+    shutil.copytree(checkpoints["modernbert"], checkpoint)
+    for name, code in ((COMMON, 0), (".metadata", 2)):
+        torch.save(Bomb(ran), checkpoint / COMMON) if name == COMMON else (checkpoint / name).write_bytes(
+            pickle.dumps(Bomb(ran))
+        )
+        meta = json.loads((checkpoint / "mecellem.json").read_text())
+        (checkpoint / "mecellem.json").write_text(json.dumps({**meta, "files": file_sizes(checkpoint)}))
+        printed = command("convert", "export", checkpoint, tmp_path / f"out {code}", code=code)
+        assert ("asks for builtins.exec" in printed) is (name == ".metadata")
+        assert not ran.exists()
+    assert nothing_left(tmp_path / "out 2")
 
 
 @pytest.mark.slow

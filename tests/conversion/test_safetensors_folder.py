@@ -92,9 +92,34 @@ def test_damaged_files(folder: Path):
         SafetensorsReader(folder)
 
 
-def test_an_index_cannot_point_out_of_its_folder(folder: Path):
-    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "../other/model.safetensors"}}))
-    with pytest.raises(UserError, match="is missing"):
+OUTSIDE = [
+    "../model.safetensors",
+    "/model.safetensors",
+    "part/model.safetensors",
+    "..",
+    "",
+    "a\\b.safetensors",
+    "a\0.safetensors",
+]
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, "model.bin", 1, None, True])
+def test_an_index_names_files_of_its_folder(name: object, folder: Path):
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(UserError, match=r"index\.json is not an index of safetensors files"):
+        SafetensorsReader(folder)
+
+
+@pytest.mark.parametrize("values", [[], ["a"], 1, None, {"weight_map": []}, {"weight_map": {"a": ["b"]}}, {"weight_map": None}])
+def test_an_index_of_another_form(values: object, folder: Path):
+    (folder / INDEX).write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"index\.json is not an index of safetensors files"):
+        SafetensorsReader(folder)
+
+
+def test_an_index_of_mixed_values(folder: Path):
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": SHARD, "b": 1}}))
+    with pytest.raises(UserError, match=r"index\.json is not an index of safetensors files"):
         SafetensorsReader(folder)
 
 

@@ -2,17 +2,20 @@
 
 import dataclasses
 import itertools
+import pickle
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoint_ranks import __file__ as RANKS
-from hf_folders import SHAPES, command, nothing_left, write_folder
+from hf_folders import SHAPES, Bomb, command, nothing_left, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from whole_states import to_megatron
 
+from conversion.dist_metadata import METADATA, read_metadata
 from conversion.torch_dist import Chunk, TorchDistReader, write_tensors
 from mecellem.errors import UserError
 from megatron_recipes.engine.launch import start_ranks
@@ -24,8 +27,6 @@ from megatron_recipes.engine.launch import start_ranks
 )
 def test_layouts(name: str, tp: int, pp: int, ranks: int, sample_tokenizer: Path, tmp_path: Path):
     """TP x PP, and data parallel with the distributed optimizer; `llama tied` has one group, which TP 2 would not split."""
-    from conversion.mapping import to_megatron
-
     source = write_folder(tmp_path / "hf", SHAPES[name], sample_tokenizer)
     command("convert", "import", source, tmp_path / "imported")
     before = load_file(source / "model.safetensors")
@@ -79,3 +80,64 @@ def test_what_is_not_there(tmp_path: Path):
     with pytest.raises(UserError, match=r"\.metadata cannot be loaded .*the checkpoint is damaged"):
         TorchDistReader(tmp_path)
     assert nothing_left(tmp_path / "out")
+
+
+def test_types_that_differ(tmp_path: Path):
+    parts = {name: [Chunk(name, (4, 2), (0, 0), (4, 2))] for name in "ab"}
+    for name, dtype in (("a", torch.float32), ("b", torch.bfloat16)):
+        (tmp_path / name).mkdir()
+        write_tensors(tmp_path / name, [(parts[name][0], lambda dtype=dtype: torch.ones(4, 2, dtype=dtype))], dtype, {})
+    both = read_metadata(tmp_path / "a")
+    both.state_dict_metadata |= read_metadata(tmp_path / "b").state_dict_metadata
+    (tmp_path / "a" / METADATA).write_bytes(pickle.dumps(both))
+    with pytest.raises(UserError, match=r"mixes types \(a is float32, b is bfloat16\): save all parameters in one type"):
+        TorchDistReader(tmp_path / "a").check(parts)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "inside whole metadata"])
+def test_metadata_run_no_code(inside: bool, tmp_path: Path):
+    part = Chunk("w", (4, 2), (0, 0), (4, 2))
+    write_tensors(tmp_path, [(part, lambda: torch.ones(4, 2))], torch.float32, {})
+    found = read_metadata(tmp_path)
+    found.planner_data = [Bomb(tmp_path / "ran")]
+    content = pickle.dumps(found if inside else Bomb(tmp_path / "ran"))
+    (tmp_path / METADATA).write_bytes(content)
+    with pytest.raises(UserError, match=r"\.metadata asks for builtins\.exec, .* was not loaded"):
+        TorchDistReader(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(content)
+    assert (tmp_path / "ran").exists()  # the pickle is one that runs
+
+
+@pytest.mark.parametrize(
+    "name", ["posix system", "torch load", "torch nn.Module", "torch._utils _rebuild_tensor", "torch.distributed.checkpoint os"]
+)
+def test_metadata_name_nothing_else(name: str, tmp_path: Path):
+    (tmp_path / METADATA).write_bytes(b"c" + name.replace(" ", "\n").encode() + b"\n.")
+    with pytest.raises(UserError, match=f"asks for {name.replace(' ', '.')}, which no checkpoint needs"):
+        read_metadata(tmp_path)
+
+
+def test_other_objects_are_no_metadata(tmp_path: Path):
+    for content in (pickle.dumps([1]), pickle.dumps(torch.Size([2])), b"", b"\x80\x04N", b"0."):
+        (tmp_path / METADATA).write_bytes(content)
+        with pytest.raises(UserError, match=r"\.metadata cannot be loaded .*the checkpoint is damaged"):
+            read_metadata(tmp_path)
+
+
+def test_metadata_as_megatron_core_writes_them(tmp_path: Path):
+    """Types, plans and objects: what is read is what torch itself reads."""
+    from megatron.core import dist_checkpointing
+    from megatron.core.dist_checkpointing import ShardedTensor
+    from megatron.core.dist_checkpointing.mapping import ShardedObject
+    from torch.distributed.checkpoint import FileSystemReader
+
+    from megatron_recipes.engine.parallel import single_process
+
+    types = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn)
+    state = {str(dtype): ShardedTensor.from_rank_offsets(str(dtype), torch.ones(4, 2).to(dtype)) for dtype in types}
+    with single_process():
+        dist_checkpointing.save({**state, "rng": ShardedObject("rng", {"a": 1}, (1,), (0,)), "lr": 0.1}, str(tmp_path))
+    found, theirs = read_metadata(tmp_path), FileSystemReader(tmp_path).read_metadata()
+    assert found.state_dict_metadata == theirs.state_dict_metadata and len(found.state_dict_metadata) == len(types) + 1
+    assert found.storage_data == theirs.storage_data

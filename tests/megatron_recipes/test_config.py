@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mecellem.errors import UserError
-from megatron_recipes.config import EncoderRun, flatten, named_in, origins
+from megatron_recipes.config import EncoderRun, RopeScaling, flatten, named_in, origins
 from megatron_recipes.recipes import find_recipe
 
 
@@ -139,3 +139,49 @@ def test_any_field_can_be_overridden_and_unknown_names_are_errors(config, capsys
         tyro.cli(EncoderRun, args=["--optimizer.learning-rate", "1"], default=config)
     assert caught.value.code == 2
     assert "--optimizer.learning-rate" in capsys.readouterr().err
+
+
+def scaled(**values):
+    return RopeScaling(**{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, **values})
+
+
+@pytest.mark.parametrize("kind", ["yarn", "llama3"])
+def test_scalings_that_can_be_computed(kind):
+    scaled(rope_type=kind).check()
+    scaled(rope_type=kind, factor=2).check()  # as a file has it
+
+
+@pytest.mark.parametrize(
+    ("scaling", "sentence"),
+    [
+        *((scaled(rope_type=kind), f"--model.rope-scaling.rope-type is {kind!r}: set yarn, llama3 or none")
+          for kind in ("Yarn", "foo", [1], "dynamic", "default", "", None, True)),
+        (scaled(rope_type="none"), "--model.rope-scaling.rope-type none uses no other setting"),
+        (RopeScaling(factor=True), "--model.rope-scaling.factor is True: it must be a finite number"),
+        *((scaled(**{name: value}), f"--model.rope-scaling.{name.replace('_', '-')} is {value!r}: it must be a finite number")
+          for name in ("factor", "beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor")
+          for value in (True, "a", None, [1], 2j, float("inf"), float("-inf"), float("nan"), 10**400)),
+        *((scaled(original_max_position_embeddings=value), f"-embeddings is {value!r}: it must be a whole number")
+          for value in (64.0, True, "64", None, float("inf"), 10**400)),
+        *((scaled(rope_type=kind, original_max_position_embeddings=value), f"original-max-position-embeddings is {words}")
+          for kind in ("yarn", "llama3") for value, words in ((0, "missing: set it"), (-1, "-1: it must be positive"))),
+        *((scaled(rope_type=kind, factor=value), f"factor is {value:g}: it must be above 1")
+          for kind in ("yarn", "llama3") for value in (1.0, 0.5, 0.0, -4.0)),
+        (scaled(beta_slow=32.0), "beta-slow is 32: it must be positive and below beta_fast, 32"),
+        (scaled(low_freq_factor=0.0), "low-freq-factor is 0: it must be positive and below high_freq_factor, 4"),
+    ],
+)  # fmt: skip
+def test_scalings_that_cannot(scaling, sentence):
+    with pytest.raises(UserError) as caught:
+        scaling.check()
+    assert str(caught.value).startswith("--model.rope-scaling.") and sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("theta", [1.0, 0.5, 0.0, -1e6, True, float("inf"), float("nan"), "1e6"])
+def test_the_rope_base_of_a_decoder(theta):
+    model = find_recipe("smollm2_135m_cpt")().model
+    model.check()
+    with pytest.raises(UserError, match=r"--model\.rope-theta must be a finite number above 1"):
+        replace(model, rope_theta=theta).check()
+    with pytest.raises(UserError, match=r"--model\.rope-scaling\.factor"):
+        replace(model, rope_scaling=scaled(factor=1.0)).check()

@@ -8,6 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from mecellem.errors import UserError
+
 from megatron_recipes.config import DecoderConfig, DecoderRun, RopeScaling
 from megatron_recipes.data.causal import CausalBatch, split_for_context, validation_batches
 from megatron_recipes.data.corpus import TokenCorpus
@@ -36,6 +40,11 @@ class CausalTask(Task):
         self.sources = open_sources(self.curriculum, tokenizer, rows, verify)
         self.data = CurriculumData(self.curriculum, self.sources, config.seed)
         self.validation = open_causal_corpus(config.data.validation, tokenizer, rows, verify)
+        if int(np.diff(self.validation.document_starts).max(initial=0)) < 2:
+            raise UserError(
+                f"--data.validation {config.data.validation}: no document has a token to predict from another one; give a corpus "
+                "of real documents"
+            )
 
     def corpora(self) -> dict[str, TokenCorpus]:
         """The sources of every stage, and validation."""
@@ -50,6 +59,7 @@ class CausalTask(Task):
         """Raise `UserError` for a stage whose batch or sequences the layout cannot split."""
         config, parallel = self.config, self.config.parallel
         self.curriculum.check_layout(data_parallel, config.micro_batch_tokens)
+        self.curriculum.check_positions(config.model.max_sequence_length, config.model.rope_scaling)
         for index, stage in enumerate(self.curriculum.stages):
             where = self.curriculum.where(index, key="seq_len")
             parallel.check_length(stage.seq_len, where)
@@ -90,9 +100,10 @@ class CausalTask(Task):
         return build_decoder(self.config)
 
     def model_at(self, step: int) -> DecoderConfig:
-        """The model with the RoPE of the step's stage."""
+        """The model with the RoPE of the step's stage, and the positions that it has been trained on by then."""
         theta, scaling = self._rope(step)
-        return dataclasses.replace(self.config.model, rope_theta=theta, rope_scaling=scaling)
+        positions = self.curriculum.positions(self.curriculum.place(step - 1)[0], self.config.model.max_sequence_length)
+        return dataclasses.replace(self.config.model, rope_theta=theta, rope_scaling=scaling, max_sequence_length=positions)
 
     def _rope(self, step: int) -> tuple[float, RopeScaling]:
         theta, scaling = self.config.model.rope_theta, self.config.model.rope_scaling

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_curricula import curriculum, stage
+from memory_curricula import corpora, curriculum, stage
 
 from mecellem.errors import UserError
 from megatron_recipes.config import RopeScaling
 from megatron_recipes.data.curriculum import Curriculum, LearningRate, short
+from megatron_recipes.data.supply import Mixture
 
 GOOD = """\
 stages:
@@ -32,7 +33,7 @@ stages:
     lr: 1e-5
     attention: across
     rope_theta: 5_000_000.0
-    rope_scaling: {rope_type: yarn, factor: 4}
+    rope_scaling: {rope_type: yarn, factor: 4, original_max_position_embeddings: 32_768}
     sources:
       - {path: data/web, weight: 1}
 """
@@ -59,7 +60,7 @@ def test_reads_all_of_it(read):
     ]
     assert (general.attention, general.rope_theta, general.rope_scaling) == ("document", None, None)
     assert (long.lr, long.attention, long.rope_theta) == (LearningRate(peak=1e-5), "across", 5e6)
-    assert long.rope_scaling == RopeScaling(rope_type="yarn", factor=4)
+    assert long.rope_scaling == RopeScaling(rope_type="yarn", factor=4, original_max_position_embeddings=32_768)
     assert general.steps == math.ceil(3.7e9 / 4_194_304) == 883 and general.sequences_per_step == 1024
     assert (long.steps, long.sequences, long.trained_tokens) == (4, 512, 16_777_216)
 
@@ -112,16 +113,43 @@ def test_rates_stay_between_their_ends(decay, warmup, length, tokens):
 
 BAD = [
     ("tokens: 3.7B", "tokens: 3.7G", 3, "'3.7G' is not a number of tokens"),
-    ("tokens: 3.7B", "tokens: -5", 3, "not a number of tokens"),
+    ("tokens: 3.7B", "tokens: -5", 3, "is -5: it must be greater than 0"),
+    ("tokens: 3.7B", "tokens: 4_", 3, "'4_' is not a number of tokens"),
+    ("tokens: 3.7B", "tokens: 4__0", 3, "'4__0' is not a number of tokens"),
+    ("tokens: 3.7B", "tokens: 4_.5K", 3, "'4_.5K' is not a number of tokens"),
+    ("tokens: 3.7B", "tokens: 1:30", 3, "'1:30' is not a number of tokens"),
+    ("tokens: 3.7B", "tokens: 0x10", 3, "'0x10' is not a number of tokens"),
+    ("tokens: 3.7B", "tokens: true", 3, "'True' is not a number of tokens"),
+    ("tokens: 3.7B", "tokens: " + 50 * "9" + "B", 3, "is not a number of tokens"),
+    ("tokens: 3.7B", "tokens: 1001T", 3, "a number of tokens is at most 1000T"),
+    ("tokens: 3.7B", "tokens: 1e300", 3, "a number of tokens is at most 1000T"),
+    ("tokens: 3.7B", "tokens: -.inf", 3, "a number of tokens is at most 1000T"),
+    ("tokens: 3.7B", "tokens: .nan", 3, "a number of tokens is at most 1000T"),
+    (
+        "tokens: 3.7B",
+        "tokens: 900T",
+        3,
+        "`stages[0] (general).tokens`: they are 219,726,563,328 sequences, more than the 2,147,483,648",
+    ),
+    ("global_batch_tokens: 4_194_304", "global_batch_tokens: 2000T", 5, "at most 1000T"),
     ("tokens: 3.7B", "tokens: 0", 3, "greater than 0"),
     ("tokens: 3.7B", "tokens: 1.5", 3, "not a whole number of tokens"),
     ("tokens: 3.7B", "tokenz: 3.7B", 3, "did you mean `tokens`?"),
     ("    tokens: 3.7B\n", "", 2, "`stages[0] (general).tokens` is missing"),
     ("seq_len: 4096", "seq_len: 4K", 4, "write it out"),
+    ("seq_len: 4096", "seq_len: 4096_", 4, "'4096_' is not a length"),
+    ("seq_len: 4096", "seq_len: 010", 4, "'010' is not a length"),
     ("seq_len: 4096", "seq_len: 3000", 4, "3,000 does not divide global_batch_tokens 4,194,304: set that to 4,194,000"),
     ("weight: 0.8", "weight: 0", 8, "sources[0] (web).weight` is 0: it must be greater than 0"),
     ("weight: 0.2", "weight: -1", 10, "greater than 0"),
     ("weight: 0.8", "weight: .nan", 8, "finite"),
+    ("weight: 0.8", "weight: true", 8, "sources[0] (web).weight` is True: it must be a number"),
+    ("weight: 0.8", "weight: 0.8_", 8, "is '0.8_': it must be a number"),
+    ("weight: 0.8", "weight: '0.8'", 8, "is '0.8': it must be a number"),
+    ("max_epochs: 2", "max_epochs: true", 11, "is True: it must be a number"),
+    ("peak: 1.0e-4", "peak: true", 6, "lr.peak` is True: it must be a number"),
+    ("warmup_tokens: 200M", "warmup_tokens: false", 6, "'False' is not a number of tokens"),
+    ("warmup_tokens: 200M", "warmup_tokens: 200M, initial: 1", 6, "lr.initial`: 1 is above peak 0.0001: lower it"),
     ("weight: 0.8", "weight: 0.7", 7, "the weights sum to 0.9 instead of 1: in the same proportions they are web 0.7778"),
     ("weight: 0.8", "wieght: 0.8", 8, "did you mean `weight`?"),
     ("path: data/english", "path: data/web", 7, "the path 'data/web': join them"),
@@ -135,11 +163,37 @@ BAD = [
     ("200M", "4B", 6, "take 4,000,000,000 of the stage's 3,703,570,432 tokens"),
     ("lr: 1e-5", "lr: fast", 17, "must be a number"),
     ("lr: 1e-5", "lr: [1]", 17, "must be a mapping"),
+    ("lr: 1e-5", "lr: true", 17, "must be a mapping"),
     ("attention: across", "attention: both", 18, "'document' or 'across'"),
-    ("factor: 4", "factor: 0.5", 20, "factor must be at least 1"),
+    ("rope_theta: 5_000_000.0", "rope_theta: 1", 19, "rope_theta` is 1: it must be greater than 1"),
+    ("rope_theta: 5_000_000.0", "rope_theta: true", 19, "rope_theta` is True: it must be a number"),
+    ("factor: 4", "factor: 0.5", 20, "`stages[1] (long).rope_scaling.factor`: is 0.5: it must be above 1"),
+    ("factor: 4", "factor: 1", 20, "is 1: it must be above 1"),
+    ("factor: 4", "factor: a", 20, "rope_scaling.factor`: is 'a': it must be a finite number"),
+    ("factor: 4", "factor: true", 20, "is True: it must be a finite number"),
+    ("factor: 4", "factor: .inf", 20, "is inf: it must be a finite number"),
+    ("factor: 4, ", "", 20, "is 1: it must be above 1"),
+    (
+        "yarn, factor: 4, original_max_position_embeddings: 32_768",
+        "llama3, factor: 8",
+        20,
+        "original_max_position_embeddings`: is missing",
+    ),
+    ("embeddings: 32_768", "embeddings: 32768.0", 20, "is 32768.0: it must be a whole number"),
+    ("rope_type: yarn", "rope_type: Yarn", 20, "rope_scaling.rope_type`: is 'Yarn': set yarn, llama3 or none"),
+    ("rope_type: yarn", "rope_type: [1]", 20, "is [1]: set yarn, llama3 or none"),
+    ("rope_type: yarn", "rope_type: dynamic", 20, "is 'dynamic': set yarn, llama3 or none"),
+    ("rope_type: yarn", "rope_type: none", 20, "none uses no other setting"),
+    (
+        "rope_scaling: {rope_type: yarn, factor: 4, original_max_position_embeddings: 32_768}",
+        "rope_scaling: yarn",
+        20,
+        "must be a mapping with rope_type",
+    ),
     ("rope_type: yarn", "type: yarn", 20, "unknown key 'type'"),
     ("max_epochs: 2", "max_epochs: 0", 11, "greater than 0"),
     ("replay: true", "replay: maybe", 12, "must be true or false"),
+    ("replay: true", "replay: 1", 12, "must be true or false"),
     ("replay: true", "weight: 0.3", 12, "the key `weight` stands in line 10 already"),
     ("  - name: general", "  - name: [general", 3, "not YAML"),
     ("stages:", "stage:", 1, "did you mean `stages`?"),
@@ -180,6 +234,68 @@ def test_layouts_that_cannot_deal_the_batch(read):
         plan.check_layout(4, 8192)
     with pytest.raises(UserError, match=r"line 5, stage 'general': a step's 1,024 sequences do not divide by 8 a micro batch"):
         plan.check_layout(3, 32_768)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("4_096", 4096), ("010", 10), ("4.5K", 4500), ("57_000M", 57 * 10**9), ("4e3", 4000), ("1000T", 10**15), ("'8'", 8)],
+)
+def test_numbers_of_tokens(tmp_path, text, value):
+    assert curriculum(tmp_path, stage(tokens=text, seq_len=10**6, batch=10**7, web=1)).stages[0].tokens == value
+
+
+def test_most_sequences_of_a_stage(tmp_path):
+    """The blend counts as many as a stage may have."""
+    stages = [stage(tokens=2**32, seq_len=2, batch=2**20, web=0.5, laws=0.5)]
+    counts = Mixture(
+        curriculum(tmp_path, *stages).stages[0], {path: of.manifest for path, of in corpora(web=[1], laws=[2]).items()}
+    ).blend.counts(2**31)
+    assert counts.tolist() == [2**30, 2**30]
+    with pytest.raises(UserError, match=r"curriculum\.yaml, line 3: .*2,148,007,936 sequences, more than the 2,147,483,648"):
+        curriculum(tmp_path, stage(tokens=2**32 + 1, seq_len=2, batch=2**20, web=1))
+
+
+YARN = "{rope_type: yarn, factor: 4, original_max_position_embeddings: 16}"
+
+
+def lengths(folder, *stages):
+    """A curriculum with a stage for each (seq_len, rope_scaling or "")."""
+    text = [
+        stage("abc"[number], seq_len=length, batch=128, web=1).replace(
+            "    attention:", f"    rope_scaling: {scaling}\n    attention:" if scaling else "    attention:"
+        )
+        for number, (length, scaling) in enumerate(stages)
+    ]
+    return curriculum(folder, *text)
+
+
+def test_positions_that_the_stages_need(tmp_path):
+    plan = lengths(tmp_path, (16, ""), (64, YARN), (32, ""))
+    assert [plan.positions(stage, 16) for stage in range(3)] == [16, 64, 64]
+    assert [plan.positions(stage, 32) for stage in range(3)] == [32, 64, 64]
+    plan.check_positions(16, RopeScaling())
+    with pytest.raises(UserError) as caught:
+        plan.check_positions(8, RopeScaling())
+    assert "curriculum.yaml, line 4, stage 'a': seq_len 16 exceeds the 8 of --model.max-sequence-length: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "reset", ["{rope_type: none}", YARN.replace("4", "2"), YARN.replace("yarn, factor: 4", "llama3, factor: 3.9")]
+)
+def test_a_scaling_holds_until_the_next(tmp_path, reset):
+    lengths(tmp_path, (16, YARN), (64, ""), (16, reset)).check_positions(16, RopeScaling())
+    with pytest.raises(UserError, match=r"line 21, stage 'c': seq_len 64 exceeds the 16 of --model"):
+        lengths(tmp_path, (16, YARN), (64, ""), (64, reset)).check_positions(16, RopeScaling())
+    with pytest.raises(UserError, match=r"stage 'b': seq_len 128 exceeds the 16 of .* and the 16 x 4 that yarn reaches"):
+        lengths(tmp_path, (16, YARN), (128, "")).check_positions(16, RopeScaling())
+
+
+def test_the_models_own_scaling(tmp_path):
+    own = RopeScaling(rope_type="llama3", factor=8.0, original_max_position_embeddings=8)
+    lengths(tmp_path, (64, "")).check_positions(16, own)
+    with pytest.raises(UserError, match="seq_len 64 exceeds the 16"):
+        lengths(tmp_path, (64, "{rope_type: none}")).check_positions(16, own)
+    lengths(tmp_path, (128, "")).check_positions(128, own)  # what the model declares is never refused
 
 
 def test_short_numbers():

@@ -87,19 +87,23 @@ def test_a_changed_curriculum_is_asked_about(
     assert "0.9" in record and "earlier_curricula" in record
     past = tmp_path / "past.yaml"
     past.write_text(text.replace("weight: 0.75", "weight: 0.5").replace("weight: 0.25", "weight: 0.5"))
-    output = decoder_runner(
-        stopped_at(decoder_reference, tmp_path / "other", 4), code=2, curriculum=past, **{"accept-changed-curriculum": True}
-    )
-    assert "finished" in output
+    other = stopped_at(decoder_reference, tmp_path / "other", 4)
+    recorded = (other / "run.yaml").read_text()
+    output = decoder_runner(other, code=2, curriculum=past, **{"accept-changed-curriculum": True})
+    assert "finished" in output and (other / "run.yaml").read_text() == recorded
 
 
 @pytest.mark.slow
 def test_starting_from_a_checkpoint(decoder_runner: Runner, decoder_reference: Path, tmp_path: Path):
     last = decoder_reference / "checkpoints" / "step_0000006"
-    decoder_runner(tmp_path / "run", **{"init-from": last, "parallel.tensor": 2})
-    first = losses(tmp_path / "run")[1]
-    assert first < losses(decoder_reference)[3]  # it knows what the other run has learned
-    output = decoder_runner(tmp_path / "refused", code=2, **{"init-from": last, "model.num-query-groups": 4})
+    model = {"model.rope-theta": 2e6, "model.rope-scaling.rope-type": "yarn", "model.rope-scaling.factor": 2.0}
+    model |= {"model.rope-scaling.original-max-position-embeddings": 128, "init-from": last}
+    decoder_runner(tmp_path / "run", nproc=2, precision="bf16", **model)
+    found, before = losses(tmp_path / "run"), losses(decoder_reference)
+    # it knows what the other run has learned, also after the optimizer has copied its FP32 weights into the BF16 ones
+    assert all(found[step] < before[3] for step in range(1, 7)), found
+    assert "was started with --init-from" in decoder_runner(tmp_path / "run", code=2, nproc=2, precision="bf16")
+    output = decoder_runner(tmp_path / "refused", code=2, **model | {"model.num-query-groups": 4})
     assert "has num_query_groups 2, the run 4" in output and not (tmp_path / "refused").exists()
 
 

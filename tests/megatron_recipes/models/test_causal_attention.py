@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from megatron_recipes.data.causal import split_for_context
 from megatron_recipes.engine import runtime
 
 runtime.install()
@@ -77,6 +78,16 @@ def test_shares_are_megatrons_zig_zag(size: int):
     assert torch.equal(torch.cat(shares, 1).sort(1).values, tokens)
     part = 16 // (2 * size)
     assert shares[0][0].tolist() == [*range(part), *range(16 - part, 16)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.integers(1, 3), size=st.integers(1, 5), part=st.integers(1, 4))
+def test_batches_and_attention_cut_rows_alike(rows: int, size: int, part: int):
+    """Tokens are split with the data, positions and documents in the model: a rank must mean the same tokens by both."""
+    tokens = torch.arange(rows * 2 * size * part).view(rows, -1)
+    for rank in range(size):
+        data = split_for_context(tokens.numpy(), rank, size)
+        assert torch.equal(torch.from_numpy(data), context_share(tokens, rank, size))
 
 
 def test_no_mask_is_built_where_each_document_is_whole():

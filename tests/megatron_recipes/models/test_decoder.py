@@ -10,6 +10,7 @@ from hf_decoders import LLAMA3, SHAPES, YARN, build, hf_class, hf_config, megatr
 
 from megatron_recipes.config import DecoderConfig, RopeScaling
 from megatron_recipes.engine.parallel import single_process
+from megatron_recipes.models.rope import rope_frequencies
 
 BOUNDARIES = [0, 7, 8, 50, 80, 113, 160]  # two rows of 80: a one-token document, and both rows start one
 SCALED = [
@@ -107,6 +108,12 @@ def test_another_theta_between_stages():
     x = tokens(shape, 1, 120)
     ours.set_rope(5e6, RopeScaling())
     assert (ours(x)[..., : shape.vocab_size] - other(x).logits).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["Yarn", "dynamic", "default"])
+def test_an_unknown_scaling_is_never_computed_as_none(kind: str):
+    with pytest.raises(AssertionError, match=kind):
+        rope_frequencies(32, 1e6, replace(YARN, rope_type=kind))
 
 
 @torch.no_grad()
