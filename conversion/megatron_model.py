@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from megatron_recipes.config import EncoderConfig, ModelConfig, ParallelConfig, Precision
-from megatron_recipes.engine import checkpoint, runtime
+from megatron_recipes.config import EncoderConfig, ModelConfig, ParallelConfig
+from megatron_recipes.engine import runtime
 from megatron_recipes.engine.refusals import refuse_stock_window
 
 
@@ -40,13 +39,3 @@ def outline(model: ModelConfig, dtype: torch.dtype) -> Any:
     if not isinstance(model, EncoderConfig):
         module.set_rope(model.rope_theta, model.rope_scaling)  # the frequencies that it computed have no memory either
     return module.eval()
-
-
-def load_whole(folder: Path) -> tuple[torch.nn.Module, checkpoint.CheckpointMeta]:
-    """A checkpoint of any layout as one module in the dtype it was trained in. Inside `single_process`."""
-    from megatron_recipes.models.dtypes import DTYPES
-
-    meta = checkpoint.read_meta(folder)
-    module = build(meta.model, ParallelConfig(), DTYPES[cast(Precision, meta.precision)])
-    checkpoint.load(folder, module, optimizer=None)
-    return module, meta

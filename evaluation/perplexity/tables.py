@@ -1,7 +1,8 @@
-"""The table that `mecellem evaluate perplexity` prints."""
+"""The tables that `mecellem evaluate perplexity` prints."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from evaluation.perplexity.results import Change, Interval, ModelScores, PerplexityResults, Score
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ALL = "all"
-COLUMNS = ("documents", "tokens", "perplexity", "95%", "bits/byte", "95%")
-CHANGES = ("perplexity", "bits/byte", "95%")
 
 
 def spread(interval: Interval, digits: int) -> str:
@@ -26,55 +25,51 @@ def rows(model: ModelScores) -> list[tuple[str, Score, Change | None]]:
     return [*(parts if len(parts) > 1 else []), (ALL, model.all, model.change)]
 
 
-def cells(score: Score) -> list[str]:
-    """The columns of a score."""
-    return [
-        f"{score.documents:,}",
-        f"{score.tokens:,}",
-        f"{score.perplexity:.2f}",
-        spread(score.perplexity_interval, 2),
-        f"{score.bits_per_byte:.4f}",
-        spread(score.bits_per_byte_interval, 4),
-    ]
+def perplexity_cells(score: Score, change: Change | None) -> list[str]:
+    """Tokens, perplexity with its interval, and the change from the first model."""
+    relative = "" if change is None else "other tokens" if change.perplexity is None else f"{change.perplexity:+.1%}"
+    return [f"{score.tokens:,}", f"{score.perplexity:.2f}", spread(score.perplexity_interval, 2), relative]
 
 
-def change_cells(change: Change | None) -> list[str]:
-    """The columns of a change; empty for the first model."""
+def bits_cells(score: Score, change: Change | None) -> list[str]:
+    """Bits per byte with its interval, and the change from the first model with its own."""
+    found = [f"{score.bits_per_byte:.3f}", spread(score.bits_per_byte_interval, 3)]
     if change is None:
-        return [""] * len(CHANGES)
-    relative = "other tokens" if change.perplexity is None else f"{change.perplexity:+.1%}"
+        return [*found, "", ""]
     mark = "" if change.real else " ?"
-    return [relative, f"{change.bits_per_byte:+.4f}{mark}", spread(change.bits_per_byte_interval, 4)]
+    return [*found, f"{change.bits_per_byte:+.3f}{mark}", spread(change.bits_per_byte_interval, 3)]
 
 
-def score_table(results: PerplexityResults) -> Table:
-    """One row a sub-domain and model; changes stand beside the first model's scores."""
+MEASURES: dict[str, tuple[tuple[str, ...], Callable[[Score, Change | None], list[str]]]] = {
+    "perplexity": (("tokens", "perplexity", "95%", "change"), perplexity_cells),
+    "bits per byte": (("bits/byte", "95%", "change", "95%"), bits_cells),
+}
+
+
+def score_table(results: PerplexityResults, measure: str) -> Table:
+    """One row a sub-domain and model, narrow enough for a terminal of 80 columns."""
     from rich.table import Table
 
-    settings = results.settings
-    table = Table(title=f"window {settings['window']}, stride {settings['stride']}, {settings['dtype']}", title_justify="left")
+    settings, (columns, cells) = results.settings, MEASURES[measure]
+    title = f"{measure}: window {settings['window']}, stride {settings['stride']}, {settings['dtype']}"
+    table = Table(title=title, title_justify="left")
     table.add_column("sub-domain")
     table.add_column("model")
-    several = len(results.models) > 1
-    for name in COLUMNS + (tuple(f"change: {name}" for name in CHANGES) if several else ()):
+    for name in columns:
         table.add_column(name, justify="right")
     by_model = [rows(model) for model in results.models]
     for part in zip(*by_model, strict=True):
         for number, (model, (domain, score, change)) in enumerate(zip(results.models, part, strict=True)):
-            table.add_row(
-                domain if number == 0 else "",
-                model.name,
-                *cells(score),
-                *(change_cells(change) if several else []),
-                end_section=number == len(results.models) - 1,
-            )
+            last = number == len(results.models) - 1
+            table.add_row(domain if number == 0 else "", model.name, *cells(score, change), end_section=last)
     return table
 
 
 def print_results(console: Console, results: PerplexityResults) -> None:
-    """The table, and what was left out of it."""
+    """The tables, and what was left out of it."""
     texts = results.texts
-    console.print(score_table(results))
+    for measure in MEASURES:
+        console.print(score_table(results, measure))
     if len(results.models) > 1:
         console.print("changes are from the first model; ? marks one whose 95% interval includes 0", markup=False)
     left = {"empty": texts.empty, "cut by --max-characters": texts.cut, "left out by --max-documents": texts.left_out}

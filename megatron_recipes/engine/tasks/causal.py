@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mecellem.errors import UserError
-
 from megatron_recipes.config import DecoderConfig, DecoderRun, RopeScaling
 from megatron_recipes.data.causal import CausalBatch, split_for_context, validation_batches
 from megatron_recipes.data.corpus import TokenCorpus
@@ -42,8 +41,8 @@ class CausalTask(Task):
         self.validation = open_causal_corpus(config.data.validation, tokenizer, rows, verify)
         if int(np.diff(self.validation.document_starts).max(initial=0)) < 2:
             raise UserError(
-                f"--data.validation {config.data.validation}: no document has a token to predict from another one; give a corpus "
-                "of real documents"
+                f"--data.validation {config.data.validation}: no document has a token to predict from another one; give a "
+                "corpus of real documents"
             )
 
     def corpora(self) -> dict[str, TokenCorpus]:

@@ -9,13 +9,16 @@ import pytest
 import torch
 from training_runs import ROOT, TIMEOUT, Runner
 
+from megatron_recipes.config import ParallelConfig
 from megatron_recipes.engine.parallel import single_process
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    from conversion.megatron_model import load_whole
+    from conversion.megatron_model import build
+    from megatron_recipes.engine.checkpoint import load, read_meta
 
-    module, _ = load_whole(checkpoint)
+    module = build(read_meta(checkpoint).model, ParallelConfig(), torch.float32)
+    load(checkpoint, module, optimizer=None)
     return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
 
 
