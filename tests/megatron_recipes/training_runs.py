@@ -78,6 +78,13 @@ stages:
       - {path: FORMAL, weight: 0.6}
       - {path: GENERAL, weight: 0.4}
 """
+# the model as the last stage leaves it: what a run has that starts from its checkpoint
+LAST_STAGE = {
+    "model.rope-theta": 2e6,
+    "model.rope-scaling.rope-type": "yarn",
+    "model.rope-scaling.factor": 2.0,
+    "model.rope-scaling.original-max-position-embeddings": 128,
+}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from training_runs import Runner, checkpoint_names, losses, metrics, validation_losses
+from training_runs import LAST_STAGE, Runner, checkpoint_names, losses, metrics, validation_losses
 
 LAYOUTS = {
     "TP2 + SP": {"parallel.tensor": 2, "parallel.sequence": True},
@@ -96,13 +96,13 @@ def test_a_changed_curriculum_is_asked_about(
 @pytest.mark.slow
 def test_starting_from_a_checkpoint(decoder_runner: Runner, decoder_reference: Path, tmp_path: Path):
     last = decoder_reference / "checkpoints" / "step_0000006"
-    model = {"model.rope-theta": 2e6, "model.rope-scaling.rope-type": "yarn", "model.rope-scaling.factor": 2.0}
-    model |= {"model.rope-scaling.original-max-position-embeddings": 128, "init-from": last}
+    model = {**LAST_STAGE, "init-from": last}
     decoder_runner(tmp_path / "run", nproc=2, precision="bf16", **model)
     found, before = losses(tmp_path / "run"), losses(decoder_reference)
     # it knows what the other run has learned, also after the optimizer has copied its FP32 weights into the BF16 ones
     assert all(found[step] < before[3] for step in range(1, 7)), found
-    assert "was started with --init-from" in decoder_runner(tmp_path / "run", code=2, nproc=2, precision="bf16")
+    output = decoder_runner(tmp_path / "run", code=2, nproc=2, precision="bf16", **LAST_STAGE)
+    assert "was started with --init-from" in output
     output = decoder_runner(tmp_path / "refused", code=2, **model | {"model.num-query-groups": 4})
     assert "has num_query_groups 2, the run 4" in output and not (tmp_path / "refused").exists()
 

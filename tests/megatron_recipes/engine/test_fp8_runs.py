@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_runs import SMALL_DECODER, TIMEOUT, Runner, losses
+from training_runs import LAST_STAGE, SMALL_DECODER, TIMEOUT, Runner, losses
 
 LONGER = """
 stages:
@@ -31,6 +31,7 @@ def long_runner(decoder_data: Path, decoder_reference: Path, tmp_path_factory: p
     curriculum.write_text(text)
     small = {
         **SMALL_DECODER,
+        **LAST_STAGE,
         "micro-batch-tokens": 512,
         "init-from": decoder_reference / "checkpoints" / "step_0000006",
         "curriculum": curriculum,
