@@ -183,6 +183,9 @@ def summarise(run: Path, steps: int, say: Callable[[str], None]) -> None:
         right = f", {last['validation_accuracy']:.2%} of masked tokens right" if "validation_accuracy" in last else ""
         say(f"validation at step {last['step']}: loss {last['validation_loss']:.4f}{right}")
     folders = sorted((run / "checkpoints").glob("step_*"))
+    if not folders:
+        say(f"stopped before the first of {steps} steps: nothing to save; the same command starts it")
+        return
     say(f"checkpoints: {', '.join(folder.name for folder in folders)} in {run / 'checkpoints'}")
     if done < steps:
         say(f"stopped at step {done} of {steps}; saved: the same command goes on from there")

@@ -73,15 +73,27 @@ def read_manifests(curriculum: Curriculum) -> dict[Path, CorpusManifest]:
                     raise UserError(f"{where}: {source.path} has no tokens: remove the source")
                 manifests[source.path] = manifest
             first_path, first = next(iter(manifests.items()))
-            if manifests[source.path].tokenizer != first.tokenizer:
-                raise UserError(
-                    f"{where}: {manifest_path(source.path)} was written with another tokenizer than "
-                    f"{manifest_path(first_path)}: tokenize all sources with the same one"
-                )
+            check_same_tokenizer(f"{where}: ", (source.path, manifests[source.path]), (first_path, first))
             other = hashes.setdefault(hash_of(source, manifests), source)
             if other is not source:
                 raise UserError(f"{where}: {source.path} holds the same tokens as {other.path}: join the two sources")
     return manifests
+
+
+def check_same_tokenizer(where: str, one: tuple[Path, CorpusManifest], other: tuple[Path, CorpusManifest]) -> None:
+    """Raise `UserError` for two corpora whose tokens, or whose ends of documents, mean different things."""
+    (path, manifest), (other_path, other_manifest) = one, other
+    if manifest.tokenizer.sha256 != other_manifest.tokenizer.sha256:
+        raise UserError(
+            f"{where}{manifest_path(path)} was written with another tokenizer than {manifest_path(other_path)}: tokenize all "
+            "corpora with the same one"
+        )
+    ends, other_ends = manifest.tokenizer.eod_id, other_manifest.tokenizer.eod_id
+    if ends != other_ends:
+        raise UserError(
+            f"{where}{manifest_path(path)} ends documents with id {ends}, {manifest_path(other_path)} with id {other_ends}: "
+            "tokenize all corpora with the same --eod"
+        )
 
 
 def planned_use(curriculum: Curriculum, manifests: Manifests, cursor: Cursor | None = None) -> list[Use]:

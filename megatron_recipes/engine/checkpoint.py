@@ -75,6 +75,8 @@ def _read_model(values: dict[str, Any]) -> ModelConfig:
 
 def _read_values(folder: Path) -> dict[str, Any]:
     path = Path(folder) / META
+    if Path(folder).name == LATEST and Path(folder).is_file():
+        raise UserError(f"{folder} is a file that names the newest checkpoint: give that folder beside it")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from megatron_recipes.data.causal import CausalBatch, split_for_context, validat
 from megatron_recipes.data.corpus import TokenCorpus
 from megatron_recipes.data.curriculum import Curriculum, Stage
 from megatron_recipes.data.curriculum_data import CurriculumData
-from megatron_recipes.data.supply import open_causal_corpus, open_sources
+from megatron_recipes.data.supply import check_same_tokenizer, open_causal_corpus, open_sources
 from megatron_recipes.engine.tasks.task import Loss, StepShape, Task
 from megatron_recipes.models.fp8_settings import refuse_fp8_tokens
 
@@ -39,6 +39,8 @@ class CausalTask(Task):
         self.sources = open_sources(self.curriculum, tokenizer, rows, verify)
         self.data = CurriculumData(self.curriculum, self.sources, config.seed)
         self.validation = open_causal_corpus(config.data.validation, tokenizer, rows, verify)
+        path, corpus = next(iter(self.sources.items()))
+        check_same_tokenizer("--data.validation: ", (config.data.validation, self.validation.manifest), (path, corpus.manifest))
         if int(np.diff(self.validation.document_starts).max(initial=0)) < 2:
             raise UserError(
                 f"--data.validation {config.data.validation}: no document has a token to predict from another one; give a "
@@ -50,9 +52,10 @@ class CausalTask(Task):
         return {str(path): corpus for path, corpus in self.sources.items()} | {"data.validation": self.validation}
 
     def reads(self) -> list[Path]:
-        """The curriculum, its corpora, the validation corpus and the tokenizer."""
+        """The weights to start from, the curriculum, its corpora, the validation corpus and the tokenizer."""
         sources = {source.path: None for stage in self.curriculum.stages for source in stage.sources}
-        return [self.config.curriculum, *sources, self.config.data.validation, self.config.data.tokenizer]
+        start = [] if self.config.init_from is None else [self.config.init_from]
+        return [*start, self.config.curriculum, *sources, self.config.data.validation, self.config.data.tokenizer]
 
     def check(self, data_parallel: int) -> None:
         """Raise `UserError` for a stage whose batch or sequences the layout cannot split."""

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from training_runs import LAST_STAGE, Runner, checkpoint_names, losses, metrics, validation_losses
 
+from megatron_recipes.train import summarise
+from preprocessing.tokenize import tokenize_corpus
+
 LAYOUTS = {
     "TP2 + SP": {"parallel.tensor": 2, "parallel.sequence": True},
     "PP2": {"parallel.pipeline": 2},
@@ -113,3 +116,23 @@ def test_a_source_with_fewer_tokens_than_asked(decoder_runner: Runner, decoder_d
     greedy.write_text((decoder_data / "curriculum").read_text().replace("tokens: 3_072", "tokens: 30M"))
     output = decoder_runner(tmp_path / "run", code=2, curriculum=greedy)
     assert "greedy.yaml" in output and "max_epochs" in output and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_validation_corpus_whose_documents_end_otherwise(decoder_runner: Runner, decoder_data: Path, tmp_path: Path):
+    tokenize_corpus([decoder_data / "validation.jsonl"], decoder_data / "tokenizer", tmp_path / "validation", eod="[PAD]")
+    output = decoder_runner(tmp_path / "run", code=2, **{"data.validation": tmp_path / "validation"})
+    assert "ends documents with id" in output and "the same --eod" in output and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_latest_is_not_a_checkpoint(decoder_runner: Runner, decoder_reference: Path, tmp_path: Path):
+    latest = decoder_reference / "checkpoints" / "latest"
+    output = decoder_runner(tmp_path / "run", code=2, **{"init-from": latest})
+    assert "names the newest checkpoint: give that folder" in output
+
+
+def test_a_run_that_was_stopped_before_its_first_step_saved_nothing(tmp_path: Path):
+    said: list[str] = []
+    summarise(tmp_path, 32, said.append)
+    assert said == ["stopped before the first of 32 steps: nothing to save; the same command starts it"]
