@@ -6,19 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from conversion.hf_config import MODEL_CONFIG
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
-from mecellem.tokenizer_files import copy_tokenizer
+from mecellem.tokenizer_files import MODEL_CONFIG, copy_tokenizer
 
 GENERATION = "generation_config.json"
-SLOW_TOKENIZER = ("vocab.json", "merges.txt", "added_tokens.json", "tokenizer.model")  # beside tokenizer.json in many folders
 
 
 def keep_companions(source: Path, target: Path) -> None:
     """Copy what travels with a Hugging Face folder's weights into a checkpoint's tokenizer folder."""
     copy_tokenizer(source, target)
-    _copy(source, target, (*SLOW_TOKENIZER, GENERATION))
     shutil.copyfile(source / "config.json", target / MODEL_CONFIG)
 
 
@@ -27,15 +24,8 @@ def return_companions(source: Path, target: Path, config: Any) -> None:
     from transformers import GenerationConfig
 
     copy_tokenizer(source, target)
-    _copy(source, target, (*SLOW_TOKENIZER, GENERATION))
     if config.model_type != "modernbert" and not (target / GENERATION).exists():
         GenerationConfig.from_model_config(config).save_pretrained(str(target))
-
-
-def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
-    for name in names:
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
 
 
 def check_tokenizer(folder: Path, vocab_size: int, sha256: str | None = None) -> Path:

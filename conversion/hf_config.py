@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mecellem.errors import UserError
+from mecellem.tokenizer_files import MODEL_CONFIG
 from megatron_recipes.config import DecoderConfig, EncoderConfig, ModelConfig, RopeScaling
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-MODEL_CONFIG = "model_config.json"  # in a checkpoint's tokenizer folder: the config.json that was imported
 KNOWN = ("modernbert", "qwen3", "llama")  # model_type of config.json
 
 # What our models compute; a folder that asks for something else would convert into another function.

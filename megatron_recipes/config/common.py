@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -127,7 +128,7 @@ class AdamConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig:
+class RunConfig(ABC):
     """What runs of every kind have. `recipe()` functions return a subclass, the command line overrides it,
     `run.yaml` records it. What a kind adds: `model`, `data`, and how the learning rate and batch go over tokens.
     """
@@ -145,9 +146,9 @@ class RunConfig:
     checkpoint_interval: int = 100  # steps between checkpoints; the last step always has one
     log_interval: int = 1  # steps between lines of metrics.jsonl
 
+    @abstractmethod
     def check(self, world_size: int) -> None:
         """Raise `UserError` for whatever cannot run on `world_size` ranks, before any work starts."""
-        raise NotImplementedError
 
     def check_common(self) -> None:
         """Raise `UserError` for values that cannot work, whatever the kind of run."""

@@ -22,7 +22,7 @@ import torch.distributed as dist
 
 from mecellem.errors import UserError
 from mecellem.files import atomic_write, commit_folder, disk_full_cause, disk_full_error
-from mecellem.tokenizer_files import copy_tokenizer
+from mecellem.tokenizer_files import MODEL_CONFIG, copy_tokenizer
 from megatron_recipes.config import DecoderConfig, EncoderConfig, ModelConfig, RopeScaling
 
 FORMAT = "mecellem.checkpoint/2"
@@ -240,6 +240,8 @@ def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, 
             if not (temporary / COMMON).exists():  # megatron-core 0.19 keeps these values elsewhere; 0.16 looks only here
                 torch.save(dist_checkpointing.load_common_state_dict(str(temporary)), temporary / COMMON)
             copy_tokenizer(tokenizer, temporary / TOKENIZER)
+            if (tokenizer / MODEL_CONFIG).exists():
+                shutil.copyfile(tokenizer / MODEL_CONFIG, temporary / TOKENIZER / MODEL_CONFIG)
             (temporary / META).write_text(meta.to_json(file_sizes(temporary)), encoding="utf-8")
             commit_folder(temporary, folder, replace=folder.exists())
     except BaseException as error:

@@ -38,6 +38,8 @@ def there_and_back(source: Path, folder: Path) -> Path:
     for path in source.iterdir():
         if path.suffix != ".safetensors" and path.name not in ("config.json", "model.safetensors.index.json"):
             assert (back / path.name).read_bytes() == path.read_bytes(), path.name
+    ours = {"README.md", "verification.json", "generation_config.json", "model.safetensors"}  # and nothing of the checkpoint's
+    assert {path.name for path in back.iterdir()} - {path.name for path in source.iterdir()} <= ours
     chats = [AutoTokenizer.from_pretrained(place).chat_template for place in (source, back)]
     assert chats[0] == chats[1] is not None
     proof = json.loads((back / "verification.json").read_text())

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megatron_recipes.data.corpus import TokenCorpus
 from megatron_recipes.run_folder import Extent
 
 if TYPE_CHECKING:
     import torch
+
+    from megatron_recipes.data.corpus import TokenCorpus
 
 Loss = tuple["torch.Tensor", "torch.Tensor", dict[str, "torch.Tensor"]]  # sum, number of tokens, figures to add up
 
