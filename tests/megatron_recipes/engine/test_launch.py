@@ -135,7 +135,7 @@ def test_a_signal_before_the_first_step_changes_nothing(layout, runner: Runner, 
     wait_for(lambda: rank_pid(process.pid, 0), process)
     process.send_signal(signal.SIGUSR1)
     output = runner.finish(process)
-    assert "stopped at step 0 of 6" in output
+    assert "stopped before the first of 6 steps: nothing to save" in output
     assert not (run / "checkpoints").exists() and not (run / "metrics.jsonl").exists()
     runner(run, **layout)
     assert losses(run) == pytest.approx(losses(reference), rel=1e-5)
