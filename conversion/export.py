@@ -19,13 +19,27 @@ if TYPE_CHECKING:
     import torch
 
     from conversion.mapping import Entry
-    from conversion.safetensors_folder import SafetensorsWriter
-    from conversion.torch_dist import Chunk, TorchDistReader
+    from conversion.torch_dist import Chunk
     from conversion.verify import Verification
     from megatron_recipes.config import ModelConfig
     from megatron_recipes.engine.checkpoint import CheckpointMeta
 
 DtypeName = Literal["stored", "float32", "bfloat16"]
+COPY_BYTES = 512 << 10  # what is read and written at a time: between the two it stays in the core's cache
+
+
+def hf_rows(model: ModelConfig, entry: Entry, parts: list[Chunk]) -> Iterator[tuple[str, list[Chunk]]]:
+    """The Hugging Face tensors of a parameter with the rows of the checkpoint that each consists of, in its order."""
+    from conversion.mapping import grouped_rows
+
+    if entry.layout == "grouped":
+        (chunk,) = parts
+        for name, runs in zip(entry.hf, grouped_rows(chunk.shape[0], model, len(entry.hf)), strict=True):
+            yield name, [chunk.rows(start, stop) for start, stop in runs]
+        return
+    per_tensor = len(parts) // len(entry.hf)  # a gated matrix is two chunks, of one tensor or of one each
+    for number, name in enumerate(entry.hf):
+        yield name, parts[number * per_tensor : (number + 1) * per_tensor]
 
 
 def export_checkpoint(
@@ -52,7 +66,7 @@ def export_checkpoint(
     if fault is not None:
         raise UserError(f"{checkpoint} cannot be loaded, the checkpoint is damaged: {fault}; use an older one")
     source = check_tokenizer(tokenizer or checkpoint / "tokenizer", meta.model.vocab_size, meta.tokenizer_sha256)
-    with atomic_folder(folder, replace=replace) as temporary, single_process():
+    with atomic_folder(folder, replace, "overwrite it with --replace") as temporary, single_process():
         from conversion.model_card import write_card
         from conversion.verify import require_passed, verify_folder
 
@@ -91,34 +105,10 @@ def write_folder(
     shapes = hf_shapes(model, {name: row_shape(parts) for name, parts in chunks.items()})
     with write_safetensors(folder, shapes, target, shard_bytes or SHARD_BYTES) as writer:
         for entry in entries(model):
-            _write_entry(reader, model, entry, chunks[entry.megatron], writer)
+            for name, parts in hf_rows(model, entry, chunks[entry.megatron]):
+                writer.put(name, (block for part in parts for block in reader.blocks(part, COPY_BYTES)))
     return_companions(source, folder, config)
     return chunks, target
-
-
-def _write_entry(
-    reader: TorchDistReader,
-    model: ModelConfig,
-    entry: Entry,
-    parts: list[Chunk],
-    writer: SafetensorsWriter,
-) -> None:
-    from conversion.mapping import grouped_views
-
-    if entry.layout == "grouped":
-        (chunk,) = parts
-        weight = reader.whole(chunk)
-        for name, view in zip(entry.hf, grouped_views(weight, model, len(entry.hf)), strict=True):
-            writer.put(name, [view])
-        return
-    per_tensor = len(parts) // len(entry.hf)  # a gated matrix is two chunks, of one tensor or of one each
-
-    def blocks(number: int) -> Iterator[torch.Tensor]:
-        for chunk in parts[number * per_tensor : (number + 1) * per_tensor]:
-            yield from reader.blocks(chunk)
-
-    for number, name in enumerate(entry.hf):
-        writer.put(name, blocks(number))
 
 
 def export(

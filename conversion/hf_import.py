@@ -13,7 +13,7 @@ from mecellem.console import step
 from mecellem.errors import UserError
 from mecellem.files import atomic_folder, sha256_of
 from mecellem.flags import parse_and_call
-from megatron_recipes.config import ModelConfig, flatten
+from megatron_recipes.config import DecoderConfig, ModelConfig, as_flags, flatten
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from conversion.safetensors_folder import SafetensorsReader
     from conversion.torch_dist import Chunk
     from conversion.verify import Verification
+
+# fields that the shapes of the weights do not depend on
+SAME_WEIGHTS = ("model.max_sequence_length", "model.rope_theta", "model.rope_scaling.", "model.norm_epsilon")
 
 
 def read_source(folder: Path) -> tuple[ModelConfig, SafetensorsReader]:
@@ -74,6 +77,25 @@ def check_recipe(name: str, model: ModelConfig, source: Path) -> None:
     different = [f"{field} {found[field]} instead of {expected[field]}" for field in fields if found[field] != expected[field]]
     if different:
         raise UserError(f"{source} has not the shape of recipe {name}: {', '.join(different)}")
+
+
+def flags_to_start(model: ModelConfig, recipe: str | None = None) -> dict[str, str]:
+    """What a run must set to start from an imported decoder, by recipe: those whose weights have its shape, or only `recipe`.
+
+    Recipes that start from it as they are are left out.
+    """
+    from megatron_recipes.engine.refusals import unlike
+    from megatron_recipes.recipes import RECIPES, find_recipe
+
+    found = {}
+    for name in RECIPES if recipe is None else [recipe]:
+        wanted = find_recipe(name)().model
+        if not isinstance(model, DecoderConfig) or not isinstance(wanted, DecoderConfig):
+            continue
+        values = unlike(wanted, model)
+        if values and all(field.startswith(SAME_WEIGHTS) for field in values):
+            found[name] = as_flags(values)
+    return found
 
 
 def megatron_tensors(
@@ -177,11 +199,15 @@ def import_(
         recipe: a recipe whose model the source must be.
     """
     from conversion.source import find_folder
+    from megatron_recipes.engine.checkpoint import read_meta
 
     folder = find_folder(source)
     with step("convert import", reads=[folder], writes=[checkpoint]) as out:
         result = import_folder(folder, checkpoint, recipe, Path(source).resolve().name)
         out.print(result.sentence(), markup=False)
+        model = read_meta(checkpoint).model
+        for trained_by, flags in flags_to_start(model, recipe).items():
+            out.print(f"a run of {trained_by} with --init-from {checkpoint} needs {flags}", markup=False)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -82,6 +82,16 @@ def grouped_views(weight: Tensor, model: ModelConfig, parts: int) -> list[Tensor
     return [by_group[:, :heads], by_group[:, heads : heads + 1], by_group[:, heads + 1 :]]
 
 
+def grouped_rows(rows: int, model: ModelConfig, parts: int) -> list[list[tuple[int, int]]]:
+    """For each Hugging Face tensor of `grouped_views` the runs [start, stop) of Megatron's rows that it consists of."""
+    found = []
+    for view in grouped_views(torch.arange(rows)[:, None], model, parts):
+        order = view.flatten()
+        breaks = (order.diff() != 1).nonzero().flatten() + 1
+        found.append([(int(run[0]), int(run[-1]) + 1) for run in order.tensor_split(breaks)])
+    return found
+
+
 def hf_shapes(model: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Shapes of the Hugging Face tensors, in the order of the forward pass, from Megatron's without vocabulary padding."""
     found: dict[str, tuple[int, ...]] = {}

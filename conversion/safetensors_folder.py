@@ -125,9 +125,7 @@ class SafetensorsWriter:
         file, start, stop = self.places.pop(name)
         file.seek(start)
         for block in blocks:
-            flat = block.detach().reshape(-1)
-            for piece in flat.split(BLOCK_BYTES // flat.element_size()):
-                file.write(piece.to(self.dtype).contiguous().view(torch.uint8).numpy().data)
+            file.write(block.detach().to(self.dtype).contiguous().view(-1).view(torch.uint8).numpy().data)
         assert file.tell() == stop, f"{name}: {file.tell() - start} bytes instead of {stop - start}"
 
 

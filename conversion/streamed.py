@@ -7,6 +7,7 @@ blocks of the vocabulary, so that neither a whole head nor a whole table of logi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from conversion.safetensors_folder import BLOCK_BYTES, SafetensorsReader
 from conversion.torch_dist import Chunk, TorchDistReader
 
 Tensor = torch.Tensor
+READ_BYTES = 4 << 20  # of a checkpoint at a time: small beside a layer's matrix, large enough for a product of its own
 
 
 class Source(Protocol):
@@ -50,9 +52,9 @@ class CheckpointSource:
         self.reader, self.chunks, self.dtype = TorchDistReader(folder), chunks, dtype
 
     def blocks(self, name: str) -> Iterator[Tensor]:
-        """What the ranks that wrote the checkpoint held, one at a time where that is whole rows."""
+        """Blocks of at most `READ_BYTES`."""
         for chunk in self.chunks[name]:
-            for block in self.reader.blocks(chunk):
+            for block in self.reader.blocks(chunk, READ_BYTES):
                 yield block.to(self.dtype)
 
 
@@ -138,12 +140,25 @@ def _hooks(
     path: str, own: dict[str, torch.nn.Parameter], source: Source, device: torch.device
 ) -> tuple[Callable[..., None], Callable[..., None]]:
     def load(part: torch.nn.Module, inputs: Any) -> None:
-        for name in own:
-            blocks = [block.to(device, torch.float32) for block in source.blocks(f"{path}.{name}")]
-            whole = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+        for name, outline in own.items():
+            whole = _joined(source.blocks(f"{path}.{name}"), outline.shape, device)
             part._parameters[name] = torch.nn.Parameter(whole, requires_grad=False)
 
     def drop(part: torch.nn.Module, inputs: Any, outputs: Any) -> None:
         part._parameters.update(own)
 
     return load, drop
+
+
+def _joined(blocks: Iterator[Tensor], shape: torch.Size, device: torch.device) -> Tensor:
+    """Blocks of rows as one tensor in fp32. A single one is not copied where it is in fp32 and in its place already."""
+    first = next(blocks)
+    if len(first) == shape[0]:
+        return first.to(device, torch.float32)
+    whole = torch.empty(shape, device=device)
+    position = 0
+    for block in itertools.chain([first], blocks):
+        whole[position : position + len(block)] = block
+        position += len(block)
+    assert position == len(whole), f"{position} rows instead of {len(whole)}"
+    return whole

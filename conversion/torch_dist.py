@@ -1,4 +1,4 @@
-"""Megatron-Core's `torch_dist` checkpoints, tensor by tensor: written and read with one tensor in memory, for any layout.
+"""Megatron-Core's `torch_dist` checkpoints, for any layout: written tensor by tensor, read in parts of tensors.
 
 The format is that of `torch.distributed.checkpoint`: every tensor is stored as chunks, blocks of its global shape, each a
 `torch.save` archive at an offset in a `.distcp` file; `.metadata` says where. A loader reads what overlaps its own part, so
@@ -8,13 +8,14 @@ no layout is in the file. Which chunk is which parameter is asked of Megatron-Co
 from __future__ import annotations
 
 import io
-import pickle
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.checkpoint.filesystem import _StorageInfo
@@ -27,10 +28,10 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.storage import WriteResult
-from torch.distributed.checkpoint.utils import _create_file_view
 from torch.serialization import get_crc32_options, set_crc32_options
 
 from conversion.dist_metadata import read_metadata
+from conversion.stored_tensor import StoredTensor, damaged
 from mecellem.errors import UserError
 
 DATA = "__0_0.distcp"  # torch's name for the first file of rank 0
@@ -55,6 +56,15 @@ class Chunk:
         axis = len(self.global_shape) - len(self.shape)
         offset = (*self.offset[:axis], self.offset[axis] + start, *self.offset[axis + 1 :])
         return Chunk(self.key, self.global_shape, offset, (stop - start, *self.shape[1:]))
+
+    def pieces(self, values: int) -> Iterator[Chunk]:
+        """Its rows in order, in parts of at most that many values (or of one row, where that is more)."""
+        if not self.shape:
+            yield self
+            return
+        count = max(1, values // max(1, math.prod(self.shape[1:])))
+        for start in range(0, self.shape[0], count):
+            yield self.rows(start, min(start + count, self.shape[0]))
 
 
 def row_shape(parts: list[Chunk]) -> tuple[int, ...]:
@@ -145,11 +155,13 @@ def _own_storage(tensor: torch.Tensor, dtype: torch.dtype, chunk: Chunk) -> torc
 
 
 class TorchDistReader:
-    """The tensors of a checkpoint, whatever layout wrote it, one chunk in memory at a time."""
+    """The tensors of a checkpoint, whatever layout wrote it, in parts of any size."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.metadata: Any = read_metadata(self.folder)
+        self._found: dict[MetadataIndex, StoredTensor] = {}
+        self._corners: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # [chunks, axes]: where a tensor's chunks begin and end
 
     def check(self, chunks: dict[str, list[Chunk]]) -> torch.dtype:
         """The one type of the tensors. Raises `UserError` for a parameter that is not there, not in this size or of another
@@ -170,78 +182,60 @@ class TorchDistReader:
         (dtype,) = types
         return dtype
 
-    def blocks(self, part: Chunk) -> Iterator[torch.Tensor]:
-        """The rows of `part` in order, as one or several tensors `[n, ...]`."""
+    def blocks(self, part: Chunk, most: int) -> Iterator[torch.Tensor]:
+        """The rows of `part` in order, as tensors `[n, ...]` of at most `most` bytes (or of one row, where that is more)."""
         stored = self._overlapping(part)
-        axis = len(part.global_shape) - len(part.shape)
-        if len(part.shape) > 0 and all(self._spans(chunk, part, axis) for chunk in stored):
-            position = part.offset[axis]
-            for chunk in sorted(stored, key=lambda chunk: chunk.offsets[axis]):
-                start = max(position, chunk.offsets[axis])
-                stop = min(part.offset[axis] + part.shape[0], chunk.offsets[axis] + chunk.sizes[axis])
-                self._require(start == position, part)
-                yield self._cut(chunk, part.rows(start - part.offset[axis], stop - part.offset[axis])).view(-1, *part.shape[1:])
-                position = stop
-            self._require(position == part.offset[axis] + part.shape[0], part)
-        else:
-            yield self._assemble(part, stored)
+        dtype = self.metadata.state_dict_metadata[part.key].properties.dtype
+        for piece in part.pieces(most // dtype.itemsize):
+            yield self._assemble(piece, stored)
 
     def whole(self, part: Chunk) -> torch.Tensor:
         """`part` in one tensor."""
-        blocks = list(self.blocks(part))
-        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-
-    def _require(self, whole: bool, part: Chunk) -> None:
-        if not whole:
-            raise UserError(f"{self.folder} cannot be loaded: {part.key} has parts missing, the checkpoint is damaged")
-
-    @staticmethod
-    def _spans(chunk: ChunkStorageMetadata, part: Chunk, axis: int) -> bool:
-        """Whether a stored chunk covers `part` on every axis behind that of the rows."""
-        return all(
-            chunk.offsets[i] <= part.offset[i] and chunk.offsets[i] + chunk.sizes[i] >= part.offset[i] + part.sizes[i]
-            for i in range(axis + 1, len(part.sizes))
-        )
+        return self._assemble(part, self._overlapping(part))
 
     def _overlapping(self, part: Chunk) -> list[ChunkStorageMetadata]:
-        entry = self.metadata.state_dict_metadata[part.key]
-        return [
-            chunk
-            for chunk in entry.chunks
-            if all(
-                chunk.offsets[i] < part.offset[i] + part.sizes[i] and part.offset[i] < chunk.offsets[i] + chunk.sizes[i]
-                for i in range(len(part.sizes))
-            )
-        ]
+        chunks = self.metadata.state_dict_metadata[part.key].chunks
+        if part.key not in self._corners:
+            shape = len(chunks), len(part.offset)
+            first = np.array([chunk.offsets for chunk in chunks], dtype=np.int64).reshape(shape)
+            sizes = np.array([chunk.sizes for chunk in chunks], dtype=np.int64).reshape(shape)
+            self._corners[part.key] = first, first + sizes
+        first, last = self._corners[part.key]
+        start = np.array(part.offset, dtype=np.int64)
+        inside = (first < start + np.array(part.sizes, dtype=np.int64)) & (start < last)
+        return [chunks[i] for i in np.flatnonzero(inside.all(axis=1))]
 
     def _assemble(self, part: Chunk, stored: list[ChunkStorageMetadata]) -> torch.Tensor:
-        whole = torch.empty(part.sizes, dtype=self.metadata.state_dict_metadata[part.key].properties.dtype)
-        filled = 0
+        """`part` from what it has in common with each of these chunks."""
+        found: list[tuple[tuple[slice, ...], torch.Tensor]] = []
         for chunk in stored:
-            piece = self._cut(chunk, part)
-            place = tuple(
-                slice(max(start, first) - first, max(start, first) - first + size)
-                for start, first, size in zip(chunk.offsets, part.offset, piece.shape, strict=True)
-            )
-            whole[place] = piece
-            filled += piece.numel()
-        self._require(filled == whole.numel(), part)
+            axes = zip(part.offset, part.sizes, chunk.offsets, chunk.sizes, strict=True)
+            common = [(max(a, b), min(a + size, b + extent)) for a, size, b, extent in axes]
+            if all(start < stop for start, stop in common):
+                inside = self._stored(part.key, chunk).read(_relative(common, chunk.offsets))
+                found.append((_relative(common, part.offset), inside))
+        if sum(tensor.numel() for _, tensor in found) != math.prod(part.sizes):
+            raise UserError(f"{self.folder} cannot be loaded: {part.key} has parts missing, the checkpoint is damaged")
+        if len(found) == 1:
+            return found[0][1].view(part.shape)
+        whole = torch.empty(part.sizes, dtype=self.metadata.state_dict_metadata[part.key].properties.dtype)
+        for place, tensor in found:
+            whole[place] = tensor
         return whole.view(part.shape)
 
-    def _cut(self, chunk: ChunkStorageMetadata, part: Chunk) -> torch.Tensor:
-        """What `part` and a stored chunk have in common, in the chunk's number of axes."""
-        key = part.key
-        info = self.metadata.storage_data[MetadataIndex(key, chunk.offsets)]
-        path = self.folder / info.relative_path
-        try:
-            with open(path, "rb") as stream:
-                part_of_file: Any = _create_file_view(stream, info.offset, info.length)
-                tensor = torch.load(part_of_file, map_location="cpu", weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise UserError(f"{path} cannot be loaded ({error}): the checkpoint is damaged, use another one") from None
-        self._require(tuple(tensor.shape) == tuple(chunk.sizes), part)
-        place = tuple(
-            slice(max(first, start) - start, min(first + size, start + stored) - start)
-            for first, size, start, stored in zip(part.offset, part.sizes, chunk.offsets, chunk.sizes, strict=True)
-        )
-        return tensor[place]
+    def _stored(self, key: str, chunk: ChunkStorageMetadata) -> StoredTensor:
+        """Where a chunk is, as its file says it; `.metadata` must say the same."""
+        index = MetadataIndex(key, chunk.offsets)
+        if index not in self._found:
+            info = self.metadata.storage_data[index]
+            found = StoredTensor.find(self.folder / info.relative_path, info.offset, info.length)
+            dtype = self.metadata.state_dict_metadata[key].properties.dtype
+            if found.shape != tuple(chunk.sizes) or found.dtype != dtype:
+                raise damaged(found.path, f"{key} is there as {found.dtype} {list(found.shape)}, not as .metadata says")
+            self._found[index] = found
+        return self._found[index]
+
+
+def _relative(box: list[tuple[int, int]], origin: Sequence[int]) -> tuple[slice, ...]:
+    """First and last positions on every axis as slices that count from `origin`."""
+    return tuple(slice(start - first, stop - first) for (start, stop), first in zip(box, origin, strict=True))

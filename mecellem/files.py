@@ -154,14 +154,15 @@ def commit_folder(temporary: Path, path: Path, replace: bool = False) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path | str, replace: bool = False, remedy: str = "remove it first") -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends well and vanishes when it does not.
 
-    An existing `path` that is not empty is refused unless `replace`. Raises `UserError` when the disk is full.
+    An existing `path` that is not empty is refused unless `replace`; `remedy` is what its sentence advises.
+    Raises `UserError` when the disk is full.
     """
     path = Path(path)
     if path.exists() and not replace and (path.is_file() or any(path.iterdir())):
-        raise UserError(f"{path} exists already: choose another folder or remove it first")
+        raise UserError(f"{path} exists already: choose another folder or {remedy}")
     with disk_full_is_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)

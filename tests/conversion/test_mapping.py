@@ -1,8 +1,9 @@
 """One table of names, used both ways: nothing is lost, nothing is left over, heads land where they belong."""
 
 import dataclasses
+import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from conversion import export
 from conversion.export import write_folder
 from conversion.hf_import import without_padding, write_checkpoint
-from conversion.mapping import entries, group, grouped_views, hf_shapes, tied_head
+from conversion.mapping import entries, group, grouped_rows, grouped_views, hf_shapes, tied_head
 from conversion.megatron_model import outline
-from conversion.safetensors_folder import SafetensorsReader
+from conversion.safetensors_folder import SafetensorsReader, SafetensorsWriter
 from conversion.torch_dist import parameter_chunks, row_shape
 from megatron_recipes.config import EncoderConfig, ModelConfig
 from megatron_recipes.engine.checkpoint import TOKENIZER, read_meta
@@ -48,6 +50,18 @@ def test_the_table_is_complete(name: str):
     assert dict([tied_head(shape)] if tied_head(shape) else []) == model.all_tied_weights_keys
 
 
+def put_small(put: Callable[..., None], most: int) -> Callable[..., None]:
+    """`put`, after a look at its blocks: they are small, in memory of their own, and no view of a whole matrix."""
+
+    def checked(writer: SafetensorsWriter, name: str, blocks: Iterable[torch.Tensor]) -> None:
+        blocks = list(blocks)
+        for block in blocks:
+            assert block.untyped_storage().nbytes() <= most or len(block) == 1, (name, block.shape)
+        put(writer, name, blocks)
+
+    return checked
+
+
 def round_trip(shape: ModelConfig, tokenizer: Path, folder: Path) -> None:
     """Through a checkpoint and back, with the functions that the commands call."""
     state = {name: torch.randn_like(weight) for name, weight in own_weights(hf_model(shape)).items()}
@@ -58,7 +72,10 @@ def round_trip(shape: ModelConfig, tokenizer: Path, folder: Path) -> None:
     save_file(state, source / "model.safetensors")
     (source / "config.json").write_text("{}")
     write_checkpoint(checkpoint, shape, SafetensorsReader(source), "random")
-    write_folder(checkpoint, read_meta(checkpoint), checkpoint / TOKENIZER, back, "stored", None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "COPY_BYTES", 100)
+        patch.setattr(SafetensorsWriter, "put", put_small(SafetensorsWriter.put, 100))
+        write_folder(checkpoint, read_meta(checkpoint), checkpoint / TOKENIZER, back, "stored", None)
     found = load_file(back / "model.safetensors")
     assert found.keys() == state.keys()
     for name, weight in state.items():
@@ -108,6 +125,16 @@ def test_a_head_is_its_own_query_key_and_value():
     assert grouped[-2:] == ["v20", "v21"]
     (back,) = grouped_views(group([weight], shape), shape, 1)
     assert torch.equal(back.reshape(-1, 1), weight)
+
+
+@pytest.mark.parametrize(("shape", "parts"), [(EncoderConfig(1, 12, 3, 3, 10, 32), 1), (decoder(num_query_groups=2), 3)])
+def test_the_rows_of_a_group_are_those_of_its_views(shape, parts: int):
+    heads = 3 * shape.num_attention_heads if parts == 1 else shape.num_attention_heads + 2 * shape.num_query_groups
+    weight = torch.randn(heads * shape.head_dim, 3)
+    runs = grouped_rows(len(weight), shape, parts)
+    for view, own in zip(grouped_views(weight, shape, parts), runs, strict=True):
+        assert torch.equal(torch.cat([weight[start:stop] for start, stop in own]), view.reshape(-1, 3))
+        assert all(before[1] != after[0] for before, after in itertools.pairwise(own))  # runs are as long as they can be
 
 
 def test_a_group_is_its_queries_and_their_key_and_value():

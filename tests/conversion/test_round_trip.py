@@ -13,6 +13,7 @@ from hf_folders import ENCODER, SHAPES, Bomb, command, decoder, nothing_left, wr
 from safetensors.torch import load_file, save_file
 
 from mecellem.errors import UserError
+from megatron_recipes.config import RopeScaling
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -190,7 +191,8 @@ def test_bad_input_of_export(checkpoints: dict[str, Path], small_tokenizer: Path
     assert "the disk is full" in command("convert", "export", checkpoint, out, code=2, limit_kb=300)
     assert nothing_left(out)
     (out / "mine").mkdir(parents=True)
-    assert "exists already" in command("convert", "export", checkpoint, out, code=2)
+    refusal = command("convert", "export", checkpoint, out, code=2)
+    assert "exists already: choose another folder or overwrite it with --replace" in " ".join(refusal.split())
 
 
 @pytest.mark.slow
@@ -342,3 +344,42 @@ def test_a_recipe_names_every_field_that_differs(monkeypatch: pytest.MonkeyPatch
         check_recipe("qwen3", other, Path("folder"))
     with pytest.raises(UserError, match="no model of the kind"):
         check_recipe("qwen3", ENCODER, Path("folder"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_sequence_length": 32_768},
+        {"max_sequence_length": 131_072, "rope_theta": 5e6, "norm_epsilon": 1e-5}
+        | {"rope_scaling": RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=32_768)},
+    ],
+)
+def test_an_import_tells_what_a_run_from_it_needs(changes: dict):
+    import dataclasses
+
+    from conversion.hf_import import flags_to_start
+    from megatron_recipes.recipes import find_recipe
+    from megatron_recipes.train import parse
+
+    recipe = find_recipe("qwen3_1p7b_cpt")().model
+    model = dataclasses.replace(recipe, **changes)
+    flags = flags_to_start(model)
+    assert list(flags) == ["qwen3_1p7b_cpt"] and flags == flags_to_start(model, "qwen3_1p7b_cpt")
+    assert f"--model.max-sequence-length {changes['max_sequence_length']}" in flags["qwen3_1p7b_cpt"]
+    assert parse(["qwen3_1p7b_cpt", *flags["qwen3_1p7b_cpt"].split()])[0].config.model == model
+    assert flags_to_start(recipe) == flags_to_start(dataclasses.replace(recipe, init_std=0.01)) == {}
+    assert flags_to_start(dataclasses.replace(model, num_layers=5)) == flags_to_start(ENCODER) == {}
+
+
+@pytest.mark.slow
+def test_an_import_prints_what_a_run_from_it_needs(sample_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from types import SimpleNamespace
+
+    from megatron_recipes import recipes
+
+    source = write_folder(tmp_path / "hf", decoder(), sample_tokenizer)
+    longer = SimpleNamespace(model=decoder(max_sequence_length=512))
+    monkeypatch.setattr(recipes, "find_recipe", lambda name: lambda: longer)
+    printed = command("convert", "import", source, tmp_path / "out", "--recipe", "qwen3_small")
+    wanted = f"a run of qwen3_small with --init-from {tmp_path / 'out'} needs --model.max-sequence-length 256"
+    assert wanted in printed

@@ -18,7 +18,13 @@ from whole_states import to_megatron
 from conversion.dist_metadata import METADATA, read_metadata
 from conversion.torch_dist import Chunk, TorchDistReader, write_tensors
 from mecellem.errors import UserError
+from megatron_recipes.engine import runtime
 from megatron_recipes.engine.launch import start_ranks
+
+
+@pytest.fixture(scope="module", autouse=True)
+def megatron() -> None:
+    runtime.install()  # before the first import of Megatron-Core, whichever of these tests is the first
 
 
 @pytest.mark.slow
@@ -66,6 +72,10 @@ def test_any_chunks_are_read_as_one(data, tmp_path_factory):
     reader = TorchDistReader(folder)
     assert reader.check({"w": [part]}) == torch.float32
     assert torch.equal(reader.whole(part), tensor[layer, first:last])
+    most = data.draw(st.integers(1, 4 * rows * columns))
+    found = list(reader.blocks(part, most))
+    assert torch.equal(torch.cat(found), tensor[layer, first:last])
+    assert all(block.nbytes <= most or len(block) == 1 for block in found)
 
 
 def test_what_is_not_there(tmp_path: Path):
@@ -80,6 +90,17 @@ def test_what_is_not_there(tmp_path: Path):
     with pytest.raises(UserError, match=r"\.metadata cannot be loaded .*the checkpoint is damaged"):
         TorchDistReader(tmp_path)
     assert nothing_left(tmp_path / "out")
+
+
+def test_a_file_that_is_not_as_metadata_says(tmp_path: Path):
+    part = Chunk("w", (4, 2), (0, 0), (4, 2))
+    write_tensors(tmp_path, [(part, lambda: torch.ones(4, 2))], torch.float32, {})
+    found = read_metadata(tmp_path)
+    properties = dataclasses.replace(found.state_dict_metadata["w"].properties, dtype=torch.int32)
+    found.state_dict_metadata["w"] = dataclasses.replace(found.state_dict_metadata["w"], properties=properties)
+    (tmp_path / METADATA).write_bytes(pickle.dumps(found))
+    with pytest.raises(UserError, match=r"w is there as torch\.float32 \[4, 2\], not as \.metadata says"):
+        TorchDistReader(tmp_path).whole(part)
 
 
 def test_types_that_differ(tmp_path: Path):
