@@ -60,7 +60,7 @@ def open_all(manifests: Manifests, tokenizer: Path | None, verify: bool) -> None
     if tokenizer is None:
         raise UserError("--verify opens the corpora, for which it needs their tokenizer: add --tokenizer FOLDER")
     for path in manifests:
-        TokenCorpus.open(path, tokenizer, verify)
+        TokenCorpus.open(path, tokenizer, verify, flag="--tokenizer")
 
 
 def show(curriculum: Curriculum, manifests: Manifests, uses: Sequence[Use], out: Console) -> None:

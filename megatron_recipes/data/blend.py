@@ -54,11 +54,13 @@ class Blend:
         node = np.full(count, self._root, dtype=np.int64)
         rank = np.arange(first, first + count, dtype=np.int64)  # among the sequences that reach the node
         while len(inner := np.flatnonzero(node >= 0)):
-            here, number = node[inner], rank[inner]
-            before = self._left_of(here, number)
-            left = self._left_of(here, number + 1) > before
-            node[inner] = self._children[here, 1 - left]
-            rank[inner] = np.where(left, before, number - before)
+            here, number = node.take(inner), rank.take(inner)
+            twice_left, twice_both = 2 * self._left.take(here), 2 * self._both.take(here)
+            # as in `_left_of`: the next sequence goes left where the remainder carries
+            before, remainder = np.divmod(number * twice_left + self._both.take(here), twice_both)
+            right = remainder + twice_left < twice_both
+            node[inner] = self._children.take(2 * here + right)
+            rank[inner] = np.where(right, number - before, before)
         return node + len(self.weights)
 
     def counts(self, total: int) -> Int64Array:

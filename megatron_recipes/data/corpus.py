@@ -161,19 +161,18 @@ def read_index(path: Path) -> Index:
     return Index(dtype, starts[documents])
 
 
-def _check_tokenizer(prefix: Path, manifest: CorpusManifest, folder: Path) -> None:
+def _check_tokenizer(prefix: Path, manifest: CorpusManifest, folder: Path, flag: str) -> None:
     path = folder / "tokenizer.json"
     size, digest = _tokenizer_facts(folder)
     if size != manifest.tokenizer.vocab_size:
         raise UserError(
             f"{folder} has {size:,} entries, {manifest_path(prefix)} was written with "
-            f"{manifest.tokenizer.vocab_size:,}: set --data.tokenizer to the tokenizer that "
-            "made the corpus, or tokenize the corpus again"
+            f"{manifest.tokenizer.vocab_size:,}: set {flag} to the tokenizer that made the corpus, or tokenize the corpus again"
         )
     if digest != manifest.tokenizer.sha256:
         raise UserError(
             f"{path}: SHA-256 differs from the tokenizer's in {manifest_path(prefix)}: "
-            "set --data.tokenizer to the tokenizer that made the corpus, or tokenize the corpus again"
+            f"set {flag} to the tokenizer that made the corpus, or tokenize the corpus again"
         )
 
 
@@ -195,11 +194,12 @@ class TokenCorpus:
         return len(self.document_starts) - 1
 
     @classmethod
-    def open(cls, prefix: Path, tokenizer: Path, verify_hashes: bool) -> TokenCorpus:
+    def open(cls, prefix: Path, tokenizer: Path, verify_hashes: bool, flag: str = "--data.tokenizer") -> TokenCorpus:
         """Open `<prefix>.bin/.idx` after checking them against `<prefix>.manifest.json` and the tokenizer's folder.
 
         Sizes are always compared; SHA-256 of the corpus's files only with `verify_hashes` (one rank of a job is enough:
-        it reads every byte). Raises `UserError` for whatever is missing, truncated, changed or of another tokenizer.
+        it reads every byte). Raises `UserError` for whatever is missing, truncated, changed or of another tokenizer, which
+        `flag` sets.
         """
         prefix = Path(prefix)
         manifest = read_manifest(prefix)
@@ -208,7 +208,7 @@ class TokenCorpus:
             if path.name not in manifest.files:
                 raise UserError(f"{manifest_path(prefix)} does not list {path.name}: it belongs to another corpus; {AGAIN}")
         verify_files(prefix, manifest, hashes=verify_hashes)
-        _check_tokenizer(prefix, manifest, Path(tokenizer))
+        _check_tokenizer(prefix, manifest, Path(tokenizer), flag)
         index = read_index(idx_path)
         total = int(index.document_starts[-1])
         found = {"tokens": total, "documents": len(index.document_starts) - 1, "dtype": index.dtype.name}

@@ -37,7 +37,8 @@ from pydantic_core import PydanticCustomError
 from mecellem.errors import UserError
 from megatron_recipes.config import RopeScaling
 from megatron_recipes.data.blend import MOST_SEQUENCES
-from megatron_recipes.data.curriculum_file import DIGITS, Place, line_of, read_yaml, refusal
+from megatron_recipes.data.curriculum_file import DIGITS, Place, line_of, parse_yaml, read_text, refusal
+from megatron_recipes.data.micro_batches import micro_batch_advice
 
 Attention = Literal["document", "across"]
 WEIGHT_TOLERANCE = 1e-3  # of the weights' sum: the precision that the mixture is promised with
@@ -117,6 +118,8 @@ class LearningRate(_Strict):
             raise _finding("final", f"{self.final:g} is above peak {self.peak:g}: lower it")
         if self.initial > self.peak:
             raise _finding("initial", f"{self.initial:g} is above peak {self.peak:g}: lower it")
+        if "initial" in self.model_fields_set and not self.warmup_tokens:
+            raise _finding("initial", "only a warm-up begins with it: set warmup_tokens, or remove it")
         return self
 
     def at(self, tokens: int, stage_tokens: int) -> float:
@@ -145,7 +148,7 @@ def _rope_scaling(value: Any) -> RopeScaling:
         if key not in names:
             raise _finding(str(key), f"unknown key {key!r}: the keys are {', '.join(names)}")
     scaling = RopeScaling(**value)
-    problem = scaling.problem()
+    problem = scaling.problem(named=value.keys())
     if problem:
         raise _finding(*problem)
     return scaling
@@ -239,6 +242,12 @@ class Stage(_Strict):
             )
         if self.lr.warmup_tokens == self.trained_tokens:
             raise _finding("lr", "warmup_tokens takes the whole stage: the learning rate would only rise")
+        if 0 < self.lr.warmup_tokens <= self.global_batch_tokens:
+            raise _finding(
+                "lr",
+                f"warmup_tokens {self.lr.warmup_tokens:,} ends within the first step of {self.global_batch_tokens:,} tokens, "
+                "which would have the peak already: lengthen it, or remove it",
+            )
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -280,8 +289,12 @@ class Curriculum:
     @classmethod
     def read(cls, path: Path | str) -> Curriculum:
         """Read and check a YAML file. Raises `UserError`: one sentence with file, line, key and what to do."""
-        path = Path(path)
-        content, lines = read_yaml(path)
+        return cls.parse(read_text(Path(path)), Path(path))
+
+    @classmethod
+    def parse(cls, text: str, path: Path) -> Curriculum:
+        """The same for a text that was read from `path`, which errors name."""
+        content, lines = parse_yaml(text, path)
         try:
             return cls(path, _File.model_validate(content).stages, lines)
         except ValidationError as error:
@@ -361,11 +374,11 @@ class Curriculum:
             if rows == 0:
                 raise UserError(
                     f"{self.where(index, key='seq_len')}: seq_len {stage.seq_len:,} exceeds --micro-batch-tokens "
-                    f"{micro_batch_tokens:,}: raise that"
+                    f"{micro_batch_tokens:,}: {micro_batch_advice(self.stages, data_parallel_size, micro_batch_tokens)}"
                 )
             if stage.sequences_per_step % (rows * data_parallel_size):
                 raise UserError(
                     f"{self.where(index, key='global_batch_tokens')}: a step's {stage.sequences_per_step:,} sequences do not "
                     f"divide by {rows} a micro batch (--micro-batch-tokens {micro_batch_tokens:,}) x {data_parallel_size} "
-                    "data-parallel ranks: change global_batch_tokens or --micro-batch-tokens"
+                    f"data-parallel ranks: {micro_batch_advice(self.stages, data_parallel_size, micro_batch_tokens)}"
                 )

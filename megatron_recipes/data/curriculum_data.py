@@ -72,18 +72,17 @@ class CurriculumData:
     def _take(self, stage: Stage, mine: np.ndarray) -> dict[int, Row]:
         """Take a step's sequences from all streams; returns the rows of the sequences `mine`, by their number in the step."""
         drawn = self._mixture.blend.sources(self._steps * stage.sequences_per_step, stage.sequences_per_step)
-        wanted = np.zeros(len(drawn), dtype=np.bool_)
-        wanted[mine] = True
-        by_source = np.split(
-            np.argsort(drawn, kind="stable"), np.cumsum(np.bincount(drawn, minlength=len(self._mixture.identities)))[:-1]
-        )
-        rows: dict[int, Row] = {}
-        for name, numbers in zip(self._mixture.identities, by_source, strict=True):
-            if len(numbers):
-                stream = self._streams[name]
-                for nth in np.flatnonzero(wanted[numbers]).tolist():
-                    rows[int(numbers[nth])] = stream.row(nth * stage.seq_len, stage.seq_len)
-                stream.advance(len(numbers) * stage.seq_len)
+        streams = [self._streams[name] for name in self._mixture.identities]
+        counts = np.bincount(drawn, minlength=len(streams))
+        nth = np.empty_like(drawn)  # how many sequences of the same source come before in the step
+        nth[np.argsort(drawn, kind="stable")] = np.arange(len(drawn)) - np.repeat(np.cumsum(counts) - counts, counts)
+        numbers = mine.ravel()
+        rows = {
+            number: streams[source].row(before * stage.seq_len, stage.seq_len)
+            for number, source, before in zip(numbers.tolist(), drawn[numbers].tolist(), nth[numbers].tolist(), strict=True)
+        }
+        for stream, count in zip(streams, counts.tolist(), strict=True):
+            stream.advance(count * stage.seq_len)
         return rows
 
     def _enter(self, stage: int, steps: int = 0) -> None:

@@ -55,19 +55,23 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:int", INTEGER, list("-+01234567
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", REAL, list("-+.0123456789"))
 
 
-def read_yaml(path: Path) -> tuple[Any, dict[Place, int]]:
-    """The content of a YAML file, and the line (from 1) of every key and list item by its place.
-
-    Raises `UserError` for a file that is missing, not YAML, or has a key twice in one mapping.
-    """
+def read_text(path: Path) -> str:
+    """The text of a curriculum's file. Raises `UserError` for one that is missing or not text."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path} is missing: give the YAML file of a curriculum") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder: give the YAML file of a curriculum") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): give the YAML file of a curriculum") from None
+
+
+def parse_yaml(text: str, path: Path) -> tuple[Any, dict[Place, int]]:
+    """The content of YAML, and the line (from 1) of every key and list item by its place; errors name `path`.
+
+    Raises `UserError` for a text that is empty, not YAML, or has a key twice in one mapping.
+    """
     loader = _Loader(text)
     lines: dict[Place, int] = {}
     try:

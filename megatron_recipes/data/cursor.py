@@ -21,7 +21,7 @@ from megatron_recipes.data.corpus import Int64Array, TokenCorpus
 from megatron_recipes.data.document_order import DocumentOrder
 
 FORMAT = "mecellem.cursor/1"
-BLOCK = 4096  # documents that are laid out at a time
+BLOCK = 8192  # documents that are laid out at a time: many for each call of numpy, few enough for a core's cache
 
 
 class _State(BaseModel):
@@ -68,7 +68,8 @@ class _Layout:
 
     first: int  # number of the first, epoch x documents + rank
     begins: Int64Array  # [d + 1] in tokens since the curriculum's start
-    shifts: Int64Array  # [d] from a place in the stream to its place in the .bin
+    documents: Int64Array  # [d] which ones they are
+    end: int  # the last of `begins`
 
 
 class SourceStream:
@@ -77,10 +78,13 @@ class SourceStream:
     def __init__(self, corpus: TokenCorpus, seed: int, state: StreamState | None = None) -> None:
         self.corpus, self.seed, self.identity = corpus, seed, identity(corpus.prefix, corpus.manifest)
         self.tokens = np.asarray(corpus.tokens)  # slices of a plain array cost a tenth of a memmap's
+        lengths = np.diff(corpus.document_starts)
+        # one to four bytes a document, since where documents are short, looking up their lengths is much of a step's work
+        self._lengths = lengths.astype(np.min_scalar_type(lengths.max()))
         self.place = state.tokens if state else 0
         start = self.place - state.offset if state else 0
         number = state.epoch * corpus.documents + state.document if state else 0
-        self._layout = _Layout(number, np.array([start], dtype=np.int64), np.empty(0, dtype=np.int64))
+        self._layout = _Layout(number, np.array([start], dtype=np.int64), np.empty(0, dtype=np.int64), start)
         self._order: tuple[int, DocumentOrder] | None = None
 
     def _order_of(self, epoch: int) -> DocumentOrder:
@@ -88,55 +92,54 @@ class SourceStream:
             self._order = epoch, DocumentOrder(self.seed, self.identity, epoch, self.corpus.documents)
         return self._order[1]
 
-    def _lay_out(self, until: int) -> None:
-        """Extend the layout so that it holds the token at place `until`."""
-        begins, shifts = [self._layout.begins], [self._layout.shifts]
-        end, number = int(begins[0][-1]), self._layout.first + len(shifts[0])
-        starts, documents = self.corpus.document_starts, self.corpus.documents
+    def _laid_out(self, until: int) -> _Layout:
+        """The layout, extended so that it holds the token at place `until`. What lies behind is forgotten only then."""
+        layout = self._layout
+        if until < layout.end:
+            return layout
+        number, end = layout.first + len(layout.documents), layout.end
+        gone = int(layout.begins.searchsorted(self.place, side="right")) - 1
+        begins, documents = [layout.begins[gone:]], [layout.documents[gone:]]
         while end <= until:
-            epoch, rank = divmod(number, documents)
-            chosen = self._order_of(epoch).documents(rank, min(BLOCK, documents - rank))
-            here = starts[chosen]
-            ends = end + np.cumsum(starts[chosen + 1] - here)
-            shifts.append(here - np.concatenate([[end], ends[:-1]]))
+            epoch, rank = divmod(number, self.corpus.documents)
+            chosen = self._order_of(epoch).documents(rank, min(BLOCK, self.corpus.documents - rank))
+            ends = self._lengths.take(chosen).cumsum(dtype=np.int64)
+            ends += end
+            documents.append(chosen)
             begins.append(ends)
             end, number = int(ends[-1]), number + len(chosen)
-        if len(begins) > 1:
-            self._layout = _Layout(self._layout.first, np.concatenate(begins), np.concatenate(shifts))
+        self._layout = _Layout(layout.first + gone, np.concatenate(begins), np.concatenate(documents), end)
+        return self._layout
 
     def advance(self, tokens: int) -> None:
         """Take the next `tokens` tokens."""
         self.place += tokens
-        self._lay_out(self.place)
-        layout = self._layout
-        gone = int(np.searchsorted(layout.begins, self.place, side="right")) - 1
-        self._layout = _Layout(layout.first + gone, layout.begins[gone:], layout.shifts[gone:])
+        self._laid_out(self.place)
 
     def row(self, ahead: int, length: int) -> Row:
         """The sequence of `length` tokens that begins `ahead` tokens from here; nothing is taken."""
         begin = self.place + ahead
         end = begin + length
-        self._lay_out(end)
-        begins, shifts = self._layout.begins, self._layout.shifts
-        first = int(np.searchsorted(begins, begin, side="right")) - 1
-        last = int(np.searchsorted(begins, end, side="left"))
-        edges = np.clip(begins[first : last + 1], begin, end)
+        layout = self._laid_out(end)
+        first = int(layout.begins.searchsorted(begin, side="right")) - 1
+        last = int(layout.begins.searchsorted(end, side="right"))  # one beyond the document of the token that follows
+        begins = layout.begins[first:last]
+        shifts = self.corpus.document_starts[layout.documents[first:last]] - begins  # from the stream to the .bin
+        edges = np.append(begins, end)
+        edges[0] = begin
         kept = np.flatnonzero(edges[1:] > edges[:-1])  # documents without tokens leave no piece
-        shift = shifts[first:last][kept]
-        after = int(np.searchsorted(begins, end, side="right")) - 1  # the document of the token that follows
         return Row(
             tokens=self.tokens,
-            begins=edges[:-1][kept] + shift,
-            ends=edges[1:][kept] + shift,
-            following=int(end + shifts[after]),
-            continues=bool(begins[after] < end),
+            begins=edges[:-1][kept] + shifts[kept],
+            ends=edges[1:][kept] + shifts[kept],
+            following=end + int(shifts[-1]),
+            continues=bool(begins[-1] < end),
         )
 
     def state(self) -> StreamState:
         """The next token's place as state."""
-        self._lay_out(self.place)
-        layout = self._layout
-        inside = int(np.searchsorted(layout.begins, self.place, side="right")) - 1
+        layout = self._laid_out(self.place)
+        inside = int(layout.begins.searchsorted(self.place, side="right")) - 1
         epoch, rank = divmod(layout.first + inside, self.corpus.documents)
         offset = self.place - int(layout.begins[inside])
         return StreamState(path=str(self.corpus.prefix), epoch=epoch, document=rank, offset=offset, tokens=self.place)

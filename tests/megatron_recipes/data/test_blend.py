@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -61,6 +63,13 @@ def test_any_part_is_drawn_alone(weights, first, count):
     assert np.bincount(drawn, minlength=len(weights)).tolist() == expected.tolist()
     middle = count // 2
     assert np.array_equal(drawn[middle:], blend.sources(first + middle, count - middle))
+
+
+@pytest.mark.parametrize(("first", "expected"), [(0, "9813aadc3b821408"), (2**31 - 5000, "419a4226e8a82de5")])
+def test_the_order_that_cursors_of_earlier_runs_go_on_with(first, expected):
+    weights = np.arange(1, 101) ** 2.0
+    drawn = Blend((weights / weights.sum()).tolist()).sources(first, 5000)
+    assert drawn.dtype == np.int64 and hashlib.sha256(drawn.tobytes()).hexdigest()[:16] == expected
 
 
 def test_two_halves_alternate_and_one_source_is_alone():

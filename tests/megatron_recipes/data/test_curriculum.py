@@ -106,7 +106,8 @@ def test_decay_shapes(decay, values):
 )
 def test_rates_stay_between_their_ends(decay, warmup, length, tokens):
     ends = {} if decay == "constant" else {"final": 0.25, "decay_tokens": length}
-    rate = LearningRate(peak=1.0, initial=0.125, warmup_tokens=warmup, decay=decay, **ends)
+    start = {"initial": 0.125, "warmup_tokens": warmup} if warmup else {}
+    rate = LearningRate(peak=1.0, decay=decay, **start, **ends)
     assert 0.125 <= rate.at(tokens, 1000) <= 1.0
     assert rate.at(1000, 1000) == (1.0 if decay == "constant" else 0.25)
 
@@ -150,6 +151,10 @@ BAD = [
     ("peak: 1.0e-4", "peak: true", 6, "lr.peak` is True: it must be a number"),
     ("warmup_tokens: 200M", "warmup_tokens: false", 6, "'False' is not a number of tokens"),
     ("warmup_tokens: 200M", "warmup_tokens: 200M, initial: 1", 6, "lr.initial`: 1 is above peak 0.0001: lower it"),
+    ("lr: 1e-5", "lr: {peak: 1e-5, initial: 1e-6}", 17, "lr.initial`: only a warm-up begins with it: set warmup_tokens"),
+    ("lr: 1e-5", "lr: {peak: 1e-5, initial: 0.0, warmup_tokens: 0}", 17, "only a warm-up begins with it"),
+    ("warmup_tokens: 200M", "warmup_tokens: 4_194_304", 6, "ends within the first step of 4,194,304 tokens"),
+    ("warmup_tokens: 200M", "warmup_tokens: 1", 6, "warmup_tokens 1 ends within the first step"),
     ("weight: 0.8", "weight: 0.7", 7, "the weights sum to 0.9 instead of 1: in the same proportions they are web 0.7778"),
     ("weight: 0.8", "wieght: 0.8", 8, "did you mean `weight`?"),
     ("path: data/english", "path: data/web", 7, "the path 'data/web': join them"),
@@ -183,6 +188,20 @@ BAD = [
     ("rope_type: yarn", "rope_type: Yarn", 20, "rope_scaling.rope_type`: is 'Yarn': set yarn, llama3 or none"),
     ("rope_type: yarn", "rope_type: [1]", 20, "is [1]: set yarn, llama3 or none"),
     ("rope_type: yarn", "rope_type: dynamic", 20, "is 'dynamic': set yarn, llama3 or none"),
+    (
+        "factor: 4",
+        "factor: 4, low_freq_factor: 2",
+        20,
+        "rope_scaling.low_freq_factor`: is a setting of llama3 and does nothing",
+    ),
+    ("factor: 4", "factor: 4, high_freq_factor: 4.0", 20, "high_freq_factor`: is a setting of llama3 and does nothing"),
+    ("rope_type: yarn", "rope_type: llama3, beta_fast: 32.0", 20, "beta_fast`: is a setting of yarn and does nothing"),
+    (
+        "rope_type: yarn, factor: 4, original_max_position_embeddings: 32_768",
+        "rope_type: none, factor: 1.0",
+        20,
+        "none uses no other setting",
+    ),
     ("rope_type: yarn", "rope_type: none", 20, "none uses no other setting"),
     (
         "rope_scaling: {rope_type: yarn, factor: 4, original_max_position_embeddings: 32_768}",
@@ -230,10 +249,55 @@ def test_weights_within_a_thousandth_are_scaled_to_one(tmp_path):
 def test_layouts_that_cannot_deal_the_batch(read):
     plan = read(GOOD)
     plan.check_layout(data_parallel_size=4, micro_batch_tokens=32_768)
-    with pytest.raises(UserError, match=r"line 15, stage 'long': seq_len 32,768 exceeds --micro-batch-tokens 8,192"):
-        plan.check_layout(4, 8192)
-    with pytest.raises(UserError, match=r"line 5, stage 'general': a step's 1,024 sequences do not divide by 8 a micro batch"):
-        plan.check_layout(3, 32_768)
+    for ranks, size, start, end in (
+        (
+            4,
+            8192,
+            "line 15, stage 'long': seq_len 32,768 exceeds --micro-batch-tokens 8,192",
+            ": set --micro-batch-tokens 32768",
+        ),
+        (
+            *(4, 100_000, "line 5, stage 'general': a step's 1,024 sequences do not divide by 24 a micro batch"),
+            "x 4 data-parallel ranks: set --micro-batch-tokens 65536 or 131072",
+        ),
+        (
+            *(3, 32_768, "line 5, stage 'general': a step's 1,024 sequences do not divide by 8 a micro batch"),
+            ": no size suits so many ranks; set global_batch_tokens of stage 'general' to 4,190,208 or 4,202,496, or train on "
+            "another number of ranks",
+        ),
+    ):
+        with pytest.raises(UserError) as caught:
+            plan.check_layout(ranks, size)
+        assert start in str(caught.value) and str(caught.value).endswith(end)
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(2, 12), st.integers(1, 24)), min_size=1, max_size=3),
+    ranks=st.integers(1, 4),
+    asked=st.integers(1, 200),
+)
+def test_the_sizes_that_are_proposed_are_the_nearest_that_fit(tmp_path_factory, shapes, ranks, asked):
+    stages = [stage(f"s{n}", seq_len=length, batch=length * rows, web=1) for n, (length, rows) in enumerate(shapes)]
+    plan = curriculum(tmp_path_factory.mktemp("layout"), *stages)
+
+    def fits(size):
+        try:
+            plan.check_layout(ranks, size)
+        except UserError as error:
+            return str(error)
+        return None
+
+    refused = fits(asked)
+    good = [size for size in range(1, 12 * 24 + 1) if fits(size) is None]
+    if refused is None:
+        assert asked in good or asked > 12 * 24
+    elif good:
+        proposed = [int(word) for word in refused.rpartition("--micro-batch-tokens ")[2].split(" or ")]
+        assert set(proposed) <= set(good)
+        assert [size for size in proposed if size > asked] == [size for size in good if size > asked][:1]
+        assert any(size < asked for size in proposed) == any(size < asked for size in good)
+    else:
+        assert "no size suits" in refused
 
 
 @pytest.mark.parametrize(

@@ -85,5 +85,5 @@ def test_what_lies_behind_is_forgotten():
     stream = SourceStream(source, seed=1)
     for _ in range(50):
         stream.advance(1000)
-    assert len(stream._layout.shifts) <= 2 * BLOCK
+    assert len(stream._layout.documents) <= 2 * BLOCK
     assert np.asarray(stream._layout.begins)[0] <= stream.place

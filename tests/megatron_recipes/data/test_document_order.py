@@ -1,3 +1,4 @@
+import hashlib
 from collections import Counter
 
 import numpy as np
@@ -24,6 +25,15 @@ def test_any_part_is_computed_alone(count, data):
     first = data.draw(st.integers(0, count))
     part = data.draw(st.integers(0, count - first))
     assert np.array_equal(order.documents(first, part), order.documents(0, count)[first : first + part])
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(2, "4cbbd8ca5215b8d1"), (32_301, "072a1d3565d98b76"), (10_000_000, "ee24ac887a848088")]
+)
+def test_the_order_that_cursors_of_earlier_runs_point_into(count, expected):
+    order = DocumentOrder(5, CORPUS, 2, count)
+    found = order.documents(0, min(count, 50_000))
+    assert found.dtype == np.int64 and hashlib.sha256(found.tobytes()).hexdigest()[:16] == expected
 
 
 def test_200_million_documents_without_a_list_of_them():
