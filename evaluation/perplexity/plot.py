@@ -6,34 +6,43 @@ from typing import TYPE_CHECKING
 
 from evaluation.perplexity.results import Interval, PerplexityResults
 from evaluation.perplexity.tables import rows
-from evaluation.report.plots import LIGHT, new_figure, png, styled
+from evaluation.report.plots import LIGHT, Theme, new_figure, png, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-COLOURS = (LIGHT.baseline, LIGHT.model, LIGHT.mark, "#2a8a5c", "#b03060", LIGHT.quiet)
+
+def colours(theme: Theme) -> tuple[str, ...]:
+    """One a model; the seventh begins again."""
+    return (theme.baseline, theme.model, theme.mark, "#2a8a5c", "#b03060", theme.quiet)
 
 
 def draw(results: PerplexityResults) -> bytes:
-    """PNG: a row a sub-domain, a dot a model. Perplexities only where all models cut the texts into the same tokens."""
+    """The figure as PNG, for light pages."""
+    with styled(LIGHT):
+        return png(perplexity_figure(results, LIGHT))
+
+
+def perplexity_figure(results: PerplexityResults, theme: Theme) -> Figure:
+    """A row a sub-domain, a dot a model. Perplexities only where all models cut the texts into the same tokens."""
     comparable = all(model.change is None or model.change.perplexity is not None for model in results.models)
     titles = (["Perplexity"] if comparable else []) + ["Bits per byte"]
     domains = [domain for domain, _, _ in rows(results.models[0])]
-    with styled(LIGHT):
-        height = 1.1 + 0.25 * len(domains) * (1 + len(results.models) / 2) + 0.22 * len(results.models)
-        figure, panels = new_figure(8.6, height, 1, len(titles), gap=0.08, sharey=True, squeeze=False)
-        for axes, title in zip(panels[0], titles, strict=True):
-            draw_panel(axes, results, domains, title)
-        handles, labels = panels[0][-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower left", ncols=min(3, len(labels)))
-        return png(figure)
+    height = 1.1 + 0.25 * len(domains) * (1 + len(results.models) / 2) + 0.22 * len(results.models)
+    figure, panels = new_figure(8.6, height, 1, len(titles), gap=0.08, sharey=True, squeeze=False)
+    for axes, title in zip(panels[0], titles, strict=True):
+        draw_panel(axes, results, domains, title, colours(theme))
+    handles, labels = panels[0][-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=min(3, len(labels)))
+    return figure
 
 
-def draw_panel(axes: Axes, results: PerplexityResults, domains: list[str], title: str) -> None:
+def draw_panel(axes: Axes, results: PerplexityResults, domains: list[str], title: str, marks: tuple[str, ...]) -> None:
     """One measure: sub-domains from top to bottom, models a little apart in each."""
     count = len(results.models)
     for number, model in enumerate(results.models):
-        colour = COLOURS[number % len(COLOURS)]
+        colour = marks[number % len(marks)]
         for place, (_, score, _) in enumerate(rows(model)):
             value, spread = score.bits_per_byte, score.bits_per_byte_interval
             if title == "Perplexity":

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ALL = "all"
+CHANGE_NOTE = "from the first model; ? marks one whose 95% interval includes 0"
 
 
 def spread(interval: Interval, digits: int) -> str:
@@ -53,10 +54,10 @@ def score_table(results: PerplexityResults, measure: str) -> Table:
     settings, (columns, cells) = results.settings, MEASURES[measure]
     title = f"{measure}: window {settings['window']}, stride {settings['stride']}, {settings['dtype']}"
     table = Table(title=title, title_justify="left")
-    table.add_column("sub-domain")
-    table.add_column("model")
+    for name in ("sub-domain", "model"):
+        table.add_column(name, overflow="fold")
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     by_model = [rows(model) for model in results.models]
     for part in zip(*by_model, strict=True):
         for number, (model, (domain, score, change)) in enumerate(zip(results.models, part, strict=True)):
@@ -67,12 +68,18 @@ def score_table(results: PerplexityResults, measure: str) -> Table:
 
 def print_results(console: Console, results: PerplexityResults) -> None:
     """The tables, and what was left out of it."""
-    texts = results.texts
     for measure in MEASURES:
         console.print(score_table(results, measure))
     if len(results.models) > 1:
-        console.print("changes are from the first model; ? marks one whose 95% interval includes 0", markup=False)
+        console.print(f"changes are {CHANGE_NOTE}", markup=False)
+    console.print(coverage(results), markup=False)
+
+
+def coverage(results: PerplexityResults) -> str:
+    """How many documents took more than one window, and what was left out."""
+    texts = results.texts
     left = {"empty": texts.empty, "cut by --max-characters": texts.cut, "left out by --max-documents": texts.left_out}
+    left[f"without {results.settings['domain_field']!r}, under their file's name"] = texts.unnamed
     counts = ", ".join(f"{count:,} {what}" for what, count in left.items() if count)
     long = ", ".join(f"{model.name} {model.long_documents:,}" for model in results.models)
-    console.print(f"documents longer than the window: {long}{f'; {counts}' if counts else ''}", markup=False)
+    return f"documents longer than the window: {long}{f'; {counts}' if counts else ''}"

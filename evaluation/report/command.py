@@ -16,6 +16,7 @@ def report_run(
     run: tyro.conf.Positional[Path],
     evaluation: Path | None = None,
     corpus: Path | None = None,
+    perplexity: Path | None = None,
     out: Path | None = None,
 ) -> None:
     """Write one self-contained HTML page about a run; its figures as PNG and all numbers as summary.json stand beside it.
@@ -26,17 +27,19 @@ def report_run(
         run: folder of `mecellem train`
         evaluation: folder with selection.json, as the evaluation of a run's checkpoints writes it; RUN/evaluation if absent
         corpus: folder with corpus.json, for the table of licences; the one that was evaluated on if absent
+        perplexity: figures of `mecellem evaluate perplexity` (JSON) for a decoder's run; RUN/evaluation/perplexity.json if
+            absent and there
         out: the page; RUN/report.html if absent
     """
-    from evaluation.report.gather import gather
+    from evaluation.report.gather import PERPLEXITY, gather
     from evaluation.report.page import render
     from evaluation.report.plots import draw_all
     from evaluation.report.summary import write_summary
 
     evaluation, out = evaluation or run / "evaluation", out or run / "report.html"
     pictures, numbers = out.parent / f"{out.stem}_figures", out.parent / "summary.json"
-    with step(f"report on {run}", reads=[run, evaluation], writes=[out, numbers, pictures]):
-        data = gather(run, evaluation, corpus)
+    with step(f"report on {run}", reads=[run, perplexity or evaluation], writes=[out, numbers, pictures]):
+        data = gather(run, evaluation, corpus, perplexity)
         figures = draw_all(data)
         for name, themes in figures.items():
             for theme, png in themes.items():
@@ -47,7 +50,7 @@ def report_run(
         hint = f"mecellem evaluate {run} --corpus {texts} --out {evaluation}"
         if data.causal:
             before = data.settings["config"].get("init_from") or "ANOTHER_MODEL"
-            hint = f"mecellem evaluate perplexity {before} {newest(run)} --texts {texts} --out {evaluation}/perplexity.json"
+            hint = f"mecellem evaluate perplexity {before} {newest(run)} --texts {texts} --out {evaluation / PERPLEXITY}"
         with atomic_write(out) as handle:
             handle.write(render(data, figures, hint))
 

@@ -8,17 +8,23 @@ from typing import Any
 
 import orjson
 
+from evaluation.perplexity.results import FORMAT, ModelScores, PerplexityResults
 from evaluation.results import CheckpointScores, EvaluationResults, Selection, read_record
 from evaluation.run_folder import metrics_of, training_lines, validation_lines
 from mecellem.errors import UserError
-from megatron_recipes.run_folder import read_run
+from megatron_recipes.data.curriculum import Curriculum
+from megatron_recipes.run_folder import FILE, read_run
 
+PERPLEXITY = "perplexity.json"  # in the folder of a run's evaluation
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """A run: its settings and curves and, where it was evaluated, the selection and each checkpoint's results by step."""
+    """A run: its settings and curves and, where it was evaluated, the selection and each checkpoint's results by step.
+
+    `curriculum` is None for an encoder; `perplexity` is there only where a decoder's was measured.
+    """
 
     run: Path
     settings: dict[str, Any]
@@ -27,6 +33,8 @@ class ReportData:
     selection: Selection | None
     results: dict[int, EvaluationResults]
     corpus: dict[str, Any] | None
+    curriculum: Curriculum | None
+    perplexity: PerplexityResults | None
 
     @property
     def name(self) -> str:
@@ -36,7 +44,7 @@ class ReportData:
     @property
     def causal(self) -> bool:
         """Whether the run trained a decoder through a curriculum."""
-        return self.settings.get("curriculum") is not None
+        return self.curriculum is not None
 
     @property
     def counted(self) -> str:
@@ -49,6 +57,15 @@ class ReportData:
         return self.results[self.selection.best_step] if self.selection else None
 
     @property
+    def before_and_after(self) -> tuple[ModelScores, ModelScores] | None:
+        """The first model whose perplexity was measured and the run's: its checkpoint where one is there, or the last model."""
+        if self.perplexity is None:
+            return None
+        models, own = self.perplexity.models, (self.run / "checkpoints").resolve()
+        ours = [model for model in models if own in Path(model.folder).resolve().parents]
+        return models[0], (ours or models)[-1]
+
+    @property
     def checkpoints(self) -> list[CheckpointScores]:
         """The evaluated checkpoints in order of steps."""
         return sorted(self.selection.checkpoints, key=lambda row: row.step) if self.selection else []
@@ -58,6 +75,8 @@ class ReportData:
         per_step = self.settings.get("tokens_per_step")
         if per_step:
             return step * int(per_step)
+        if self.curriculum:
+            return self.curriculum.tokens_after(step)
         nearest = min(self.training, key=lambda row: abs(row["step"] - step))
         return int(nearest["tokens"])
 
@@ -82,15 +101,36 @@ def read_corpus(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def gather(run: Path, evaluation: Path, corpus: Path | None) -> ReportData:
+def read_curriculum(run: Path, settings: dict[str, Any]) -> Curriculum | None:
+    """The curriculum that the run's record holds; None for an encoder."""
+    text = settings.get("curriculum")
+    return None if text is None else Curriculum.parse(str(text), run / FILE)
+
+
+def read_perplexity(run: Path, evaluation: Path, given: Path | None, causal: bool) -> PerplexityResults | None:
+    """What `mecellem evaluate perplexity` wrote: `given`, or where it is there `perplexity.json` in `evaluation`."""
+    if not causal and given is not None:
+        raise UserError(f"--perplexity {given}: {run} is an encoder's run, which has no perplexity: remove the flag")
+    path = given or evaluation / PERPLEXITY
+    if not causal or (given is None and not path.is_file()):
+        return None
+    found = read_record(path, PerplexityResults, f"measure with `mecellem evaluate perplexity ... --out {path}`")
+    if found.format != FORMAT or not found.models:
+        raise UserError(f"{path} has format {found.format!r} and {len(found.models)} models, not {FORMAT!r}: measure again")
+    return found
+
+
+def gather(run: Path, evaluation: Path, corpus: Path | None, perplexity: Path | None = None) -> ReportData:
     """Read a run, its evaluation (where `evaluation/selection.json` exists) and its corpus's description.
 
-    `corpus` is the folder of the corpus; the one that the evaluation names, unless given. Raises `UserError` for a folder
-    that is no run, broken metrics, or evaluation files of another version.
+    `corpus` is the folder of the corpus; the one that the evaluation names, unless given. `perplexity` is a decoder's
+    results; `evaluation/perplexity.json` where it is there, unless given. Raises `UserError` for a folder that is no run,
+    broken metrics, or evaluation files of another version.
     """
     settings, rows = read_run(run), metrics_of(run)
     if not training_lines(rows):
         raise UserError(f"{run / 'metrics.jsonl'} has no training step yet: wait for the first, or resume the run")
+    curriculum = read_curriculum(run, settings)
     selection, results = None, {}
     if (evaluation / "selection.json").is_file():
         advice = f"evaluate the run again into {evaluation}"
@@ -106,4 +146,6 @@ def gather(run: Path, evaluation: Path, corpus: Path | None) -> ReportData:
         selection=selection,
         results=results,
         corpus=read_corpus(corpus) if corpus else None,
+        curriculum=curriculum,
+        perplexity=read_perplexity(run, evaluation, perplexity, curriculum is not None),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.measure import SYSTEMS
+from evaluation.report import decoder
 from evaluation.report.gather import ReportData
 from evaluation.report.summary import training_summary
 from evaluation.results import EvaluationResults
@@ -18,12 +19,16 @@ from mecellem.console import human_time
 from megatron_recipes.plan import human_count
 
 CAPTIONS = {
-    "loss": "Loss in nats per {counted}; each training step thin, the moving average strong.",
+    "loss": "Loss in nats per {counted}; each training step thin, the moving average strong.{stages}",
     "dynamics": "Learning rate, throughput and gradient norm. Axes end where 99% of the steps do.",
     "checkpoints": "Each checkpoint was exported and asked for the same [MASK]s; where there are retrieval tasks it was also "
     "given the same short contrastive training and scored on the same queries, with 95% intervals over queries as bars.",
     "systems": "Every system on every task for the kept checkpoint; bars are 95% bootstrap intervals over queries.",
+    "curriculum": "Each source's share of the tokens, stage by stage, replayed sources hatched; below, the learning rate and "
+    "the sequence length.",
+    "perplexity": "Every model on every sub-domain; bars are 95% bootstrap intervals over documents.",
 }
+STAGES = " Dotted lines: where stages begin. Validation reads sequences of the stage's length, so its loss may jump there."
 
 
 def data_uri(png: bytes) -> str:
@@ -55,7 +60,7 @@ def headline(data: ReportData) -> str:
         text += f" On held-out text the kept checkpoint fills {percent(ours)} of [MASK]s with the exact token"
         ratio = f"{ours / theirs:.1f} times the" if ours and theirs else "beside"
         text += f", {ratio} {percent(theirs)} of always guessing the most frequent one."
-    return text
+    return text + decoder.perplexity_sentence(data)
 
 
 def tiles(data: ReportData) -> list[dict[str, str]]:
@@ -77,6 +82,7 @@ def tiles(data: ReportData) -> list[dict[str, str]]:
                 "note": f"nats, at step {lowest['step']:,}",
             }
         )
+    found += decoder.perplexity_tiles(data)
     best, selection = data.best, data.selection
     if best and selection:
         systems = best.systems
@@ -221,7 +227,7 @@ def retrieval_groups(results: EvaluationResults) -> list[dict[str, Any]]:
 
 def limits(data: ReportData) -> list[str]:
     """What the figures do not show."""
-    found = []
+    found = decoder.perplexity_limits(data.perplexity) if data.perplexity else []
     if data.best:
         found += [sentence[0].upper() + sentence[1:] for sentence in notes(data.best)]
         found += [f"Left out: {item.name}: {item.reason}." for item in data.best.left_out]
@@ -250,8 +256,10 @@ def render(data: ReportData, figures: Mapping[str, Mapping[str, bytes]], evaluat
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
         (here / "page.html.j2").read_text(encoding="utf-8")
     )
-    facts, best = training_summary(data), data.best
+    facts, best, perplexity = training_summary(data), data.best, data.perplexity
+    measured = best or perplexity
     machine = data.settings.get("machine", {})
+    stages = STAGES if data.curriculum else ""
     page = template.render(
         data=data,
         style=(here / "page.css").read_text(encoding="utf-8"),
@@ -259,7 +267,7 @@ def render(data: ReportData, figures: Mapping[str, Mapping[str, bytes]], evaluat
         headline=headline(data),
         tiles=tiles(data),
         figures={name: {theme: data_uri(png) for theme, png in images.items()} for name, images in figures.items()},
-        captions={name: text.format(counted=data.counted) for name, text in CAPTIONS.items()},
+        captions={name: text.format(counted=data.counted, stages=stages) for name, text in CAPTIONS.items()},
         facts=facts,
         took=human_time(facts["seconds"]),
         best=best,
@@ -271,12 +279,20 @@ def render(data: ReportData, figures: Mapping[str, Mapping[str, bytes]], evaluat
         fill_mask_columns=FILL_MASK_COLUMNS,
         fill_mask_note=FILL_MASK_NOTE,
         fill_mask_rows=fill_mask_rows(best) if best else [],
+        stage_rows=decoder.stage_rows(data),
+        source_rows=decoder.source_rows(data.curriculum) if data.curriculum else [],
+        replacements=decoder.replacements(data),
+        perplexity=perplexity,
+        models={model.name: model.folder for model in perplexity.models} if perplexity else {},
+        perplexity_groups=decoder.perplexity_groups(perplexity) if perplexity else [],
+        perplexity_text=decoder.perplexity_text(perplexity) if perplexity else "",
+        perplexity_note=decoder.perplexity_note(perplexity) if perplexity else "",
         limits=limits(data),
         settings=dotted(data.settings.get("config", data.settings)),
         origins=data.settings.get("origins", {}),
-        evaluation_settings=dotted(best.settings) if best else {},
-        hardware=best.hardware if best else f"{machine.get('platform', '')}, {machine.get('cpus', '?')} cores",
-        versions=best.versions if best else data.settings.get("versions", {}),
+        evaluation_settings=dotted(measured.settings) if measured else {},
+        hardware=measured.hardware if measured else f"{machine.get('platform', '')}, {machine.get('cpus', '?')} cores",
+        versions=measured.versions if measured else data.settings.get("versions", {}),
         percent=percent,
         evaluate_hint=evaluate_hint,
     )

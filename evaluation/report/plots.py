@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 160
+LETTERS = 110  # of a label that a figure's width has room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,10 @@ def loss_figure(data: ReportData, theme: Theme) -> Figure:
         )
     if data.selection:
         mark_step(axes, data.tokens_at(data.selection.best_step), "kept", theme)
+    if data.curriculum:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.1 * (high - low))  # the stages' names stand above the curves
+        mark_stages(axes, data, theme)
     axes.set_title(f"{'Causal' if data.causal else 'Masked'}-language-model loss (nats per {data.counted})")
     token_axis(axes)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
@@ -164,6 +169,26 @@ def mark_step(axes: Axes, tokens: float, text: str, theme: Theme, height: float 
         color=theme.mark,
         fontsize=9,
     )
+
+
+def mark_stages(axes: Axes, data: ReportData, theme: Theme, letters: int = LETTERS) -> None:
+    """Dotted lines where a curriculum's stages begin; each stage's number and name, or only what `letters` have room for."""
+    from matplotlib.patheffects import withStroke
+
+    done, begin = int(data.training[-1]["tokens"]), 0
+    for number, stage in enumerate(data.curriculum.stages if data.curriculum else (), start=1):
+        if begin >= done:
+            break
+        if begin:
+            axes.axvline(begin, color=theme.quiet, linewidth=1, linestyle=(0, (1, 2)))
+        end = min(begin + stage.trained_tokens, done)
+        room = letters * (end - begin) / done
+        label = next((text for text in (f"{number} {stage.name}", str(number)) if len(text) <= room), "")
+        axes.annotate(
+            label, ((begin + end) / 2, 0.99), xycoords=("data", "axes fraction"), ha="center", va="top", color=theme.quiet,
+            fontsize=9, path_effects=[withStroke(linewidth=3, foreground=theme.page)],
+        )  # fmt: skip
+        begin += stage.trained_tokens
 
 
 def dynamics_figure(data: ReportData, theme: Theme) -> Figure:
@@ -189,6 +214,7 @@ def dynamics_figure(data: ReportData, theme: Theme) -> Figure:
         elif name == "lr":
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_title(title)
+        mark_stages(axes, data, theme, letters=0)
         token_axis(axes)
     return figure
 
@@ -286,15 +312,34 @@ def systems_figure(data: ReportData, theme: Theme) -> Figure:
     return figure
 
 
+def curriculum_figure(data: ReportData, theme: Theme) -> Figure:
+    """The curriculum over tokens: mixture, learning rate and sequence length."""
+    from megatron_recipes import curriculum_plot
+
+    assert data.curriculum is not None, "drawn for decoders only"
+    return curriculum_plot.curriculum_figure(data.curriculum, theme.model, theme.baseline)
+
+
+def perplexity_figure(data: ReportData, theme: Theme) -> Figure:
+    """Perplexity and bits per byte of every model in every sub-domain."""
+    from evaluation.perplexity import plot  # which has its looks from here
+
+    assert data.perplexity is not None, "drawn where it was measured only"
+    return plot.perplexity_figure(data.perplexity, theme)
+
+
 Drawing = Callable[[ReportData, Theme], "Figure"]
 ALWAYS: dict[str, Drawing] = {"loss": loss_figure, "dynamics": dynamics_figure}
 EVALUATED: dict[str, Drawing] = {"checkpoints": checkpoint_figure}
 RETRIEVAL: dict[str, Drawing] = {"systems": systems_figure}
+CURRICULUM: dict[str, Drawing] = {"curriculum": curriculum_figure}
+PERPLEXITY: dict[str, Drawing] = {"perplexity": perplexity_figure}
 
 
 def draw_all(data: ReportData) -> dict[str, dict[str, bytes]]:
     """Figure name -> theme name -> PNG bytes."""
     drawings = ALWAYS | (EVALUATED if data.selection else {}) | (RETRIEVAL if data.best and data.best.tasks else {})
+    drawings |= (CURRICULUM if data.curriculum else {}) | (PERPLEXITY if data.perplexity else {})
     figures: dict[str, dict[str, bytes]] = {name: {} for name in drawings}
     for theme in THEMES:
         with styled(theme):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.measure import SYSTEMS
+from evaluation.report.decoder import curriculum_summary
 from evaluation.report.gather import ReportData
 from evaluation.results import EvaluationResults
 from mecellem.files import atomic_write
@@ -66,7 +67,8 @@ def summary(data: ReportData) -> dict[str, Any]:
     """All figures of a run as plain JSON values.
 
     `corpus` (documents and words by source and split, licences, versions) is None where the corpus has no corpus.json,
-    `evaluation` where the run was not evaluated.
+    `evaluation` where the run was not evaluated; a decoder's `curriculum` and `perplexity` are None for an encoder, the latter
+    also where it was not measured.
     """
     best, selection = data.best, data.selection
     found: dict[str, Any] = {
@@ -75,6 +77,8 @@ def summary(data: ReportData) -> dict[str, Any]:
         "settings": data.settings,
         "training": training_summary(data),
         "corpus": data.corpus,
+        "curriculum": curriculum_summary(data),
+        "perplexity": data.perplexity.model_dump() if data.perplexity else None,
         "evaluation": None,
     }
     if best and selection:

@@ -103,6 +103,38 @@ def run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run")
 
 
+CURRICULUM = """\
+stages:
+  - name: general
+    tokens: 16K
+    seq_len: 100
+    global_batch_tokens: 1_000
+    lr: {peak: 3.0e-3, initial: 1.0e-3, warmup_tokens: 4K}
+    sources:
+      - {name: web, path: data/web, weight: 0.7}
+      - {name: english, path: data/english, weight: 0.3, max_epochs: 2.5, replay: true}
+  - name: law
+    tokens: 30K
+    seq_len: 250
+    global_batch_tokens: 1_000
+    lr: {peak: 3.0e-3, final: 3.0e-4, decay: cosine}
+    attention: across
+    rope_scaling: {rope_type: yarn, factor: 4, original_max_position_embeddings: 64}
+    sources:
+      - {name: statutes, path: data/law, weight: 1}
+"""
+
+
+@pytest.fixture
+def decoder_run(run: Path) -> Path:
+    """The same run as one of a decoder that has done 40 of the 46 steps of a curriculum."""
+    values = yaml.safe_load((run / "run.yaml").read_text())
+    values |= {"curriculum": CURRICULUM, "tokens_per_step": None, "steps": 46, "earlier_curricula": []}
+    values["config"] |= {"name": "qwen3_tiny", "init_from": "ckpt/base"}
+    (run / "run.yaml").write_text(yaml.safe_dump(values))
+    return run
+
+
 @pytest.fixture(scope="session")
 def plain_corpus(test_documents, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two columns, number and text, as anyone's own corpus may have them; real text without titles."""

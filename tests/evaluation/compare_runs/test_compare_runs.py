@@ -10,7 +10,8 @@ from written_runs import STEPS, TOKENS, curves, settings, write_run
 
 from evaluation.compare_runs import main
 from evaluation.compare_runs.criteria import spikes, trend
-from evaluation.compare_runs.same_data import differences
+from evaluation.compare_runs.curricula import curriculum_changes
+from evaluation.compare_runs.same_data import described, differences
 from mecellem.errors import UserError
 
 
@@ -142,6 +143,62 @@ def test_a_curriculum_is_its_text_wherever_it_lies():
     assert [(item.name, item.expected) for item in differences(a, b)] == [("curriculum", True)]
     found = differences(a, {**b, "curriculum": "stages: [two]"})
     assert [item.expected for item in found] == [True, False]
+
+
+CURRICULUM = """\
+stages:
+  - name: general
+    tokens: 3.7B
+    lr: {peak: 1.0e-4, final: 1.0e-5, decay: cosine}
+    sources:
+      - {name: web, path: data/web, weight: 0.8}
+      - {path: data/laws, weight: 0.2}
+  - {name: long, tokens: 1B, lr: 1.0e-5, sources: [{path: data/laws, weight: 1}]}
+"""
+CHANGED = CURRICULUM.replace("weight: 0.8}", "weight: 0.7, replay: true}").replace("1.0e-5, decay", "2.0e-5, decay")
+CHANGED = CHANGED.replace("data/laws, weight: 0.2", "data/english, weight: 0.3").replace(
+    "name: long, tokens: 1B", "name: end, tokens: 2B"
+)
+EVERY_CHANGE = [
+    "stage 'long' only in A",
+    "stage 'end' only in B",
+    "stage 'general', source 'web', weight: 0.8 and 0.7",
+    "stage 'general', source 'web', replay: nothing and True",
+    "stage 'general', source 'laws' only in A",
+    "stage 'general', source 'english' only in B",
+    "stage 'general', lr, final: 1e-05 and 2e-05",
+]
+
+
+def test_changes_of_a_curriculum_are_named(a: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert curriculum_changes(CURRICULUM, CHANGED) == EVERY_CHANGE
+    one = write_run(tmp_path / "one", *curves(), curriculum=CURRICULUM)
+    other = write_run(tmp_path / "other", *curves(seed=8), curriculum=CHANGED)
+    listed = f"curriculum: {'; '.join(EVERY_CHANGE[:5])}; and 2 more"
+    with pytest.raises(UserError) as caught:
+        main([str(one), str(other)])
+    assert f"({listed})" in str(caught.value) and "characters" not in str(caught.value)
+    assert main([str(one), str(other), "--allow", "curriculum"]) == 0
+    assert f"differs {listed}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_order_of_stages_and_what_is_no_curriculum():
+    first, rest = CURRICULUM.split("  - {name: long")
+    swapped = f"stages:\n  - {{name: long{rest}{first.removeprefix('stages:')}".replace("\n\n", "\n")
+    assert curriculum_changes(CURRICULUM, swapped) == ["the order of the stages"]
+    for text in (None, "stages: [one]", "- 1", "stages: {", ""):
+        assert curriculum_changes(CURRICULUM, text) is None
+    (found,) = differences(settings(curriculum="stages: [one]"), settings(curriculum="x" * 80))
+    assert described(found) == "curriculum: stages: [one] and a text of 80 characters"
+
+
+def test_comments_and_layout_of_a_curriculum_do_not_count(a: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    one = write_run(tmp_path / "one", *curves(), curriculum=CURRICULUM)
+    other = write_run(
+        tmp_path / "other", *curves(seed=8), curriculum="# the first\n" + CURRICULUM.replace("data/web, ", "data/web,  ")
+    )
+    assert main([str(one), str(other)]) == 0
+    assert "differs curriculum: comments or layout only" in capsys.readouterr().out
 
 
 def test_a_corpus_is_its_hashes_wherever_it_lies(tmp_path: Path):

@@ -53,12 +53,26 @@ def test_a_choice_of_documents_is_the_same_wherever_the_others_stand(tmp_path: P
 
 
 def test_the_digest_is_that_of_texts_and_domains(tmp_path: Path):
-    first = read_texts([write(tmp_path / "a.jsonl", {"text": "bir", "source": "x"}, {"text": "iki", "source": "x"})], BRANCH)
-    moved = read_texts([write(tmp_path / "a.jsonl", {"text": "bir"}, {"text": "iki"})], BRANCH)
-    other = read_texts([write(tmp_path / "a.jsonl", {"text": "biri"}, {"text": "ki"})], BRANCH)
-    named = read_texts([write(tmp_path / "a.jsonl", {"text": "bir", "branch": "x"}, {"text": "iki"})], BRANCH)
+    settings = PerplexitySettings()
+    first = read_texts([write(tmp_path / "a.jsonl", {"text": "bir", "branch": "x"}, {"text": "iki", "branch": "x"})], settings)
+    moved = read_texts([write(tmp_path / "a.jsonl", {"text": "bir"}, {"text": "iki"})], settings)
+    other = read_texts([write(tmp_path / "a.jsonl", {"text": "biri"}, {"text": "ki"})], settings)
+    named = read_texts([write(tmp_path / "a.jsonl", {"text": "bir", "source": "x"}, {"text": "iki"})], settings)
     assert first.sha256 == moved.sha256
     assert len({first.sha256, other.sha256, named.sha256}) == 3
+
+
+def test_a_domain_field_that_no_document_has_is_refused_and_one_that_some_lack_is_counted(tmp_path: Path):
+    path = write(tmp_path / "law.jsonl", {"text": "bir", "licence": "x"}, {"text": "iki", "court": None}, {"text": " "})
+    with pytest.raises(UserError) as caught:
+        read_texts([path], PerplexitySettings(domain_field="court"))
+    assert str(caught.value) == (
+        f"{path} (--texts): no document has the field 'court' of --domain-field, their fields are text, licence, court: "
+        "name one of those, or leave the flag out"
+    )
+    assert read_texts([path], PerplexitySettings()).unnamed == 2  # the default may be lacking everywhere
+    found = read_texts([path], PerplexitySettings(domain_field="licence"))
+    assert (found.unnamed, found.domains()) == (1, {"law": [1], "x": [0]})
 
 
 def test_bad_texts_are_refused(tmp_path: Path, texts: Path):

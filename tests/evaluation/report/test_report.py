@@ -7,7 +7,6 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
-import yaml
 
 from evaluation.measure import SYSTEMS
 from evaluation.report import main
@@ -61,6 +60,11 @@ def test_page_is_whole_and_loads_nothing(written):
     assert not re.search(r"@import|url\(|https?://", source)
     for address in page.loads:
         assert base64.b64decode(address.split(",", 1)[1]).startswith(b"\x89PNG")
+
+
+def test_print_shows_all_columns_of_a_wide_table(written):
+    paper = written.read_text().partition("@media print")[2].partition("</style>")[0]
+    assert re.search(r"\.scroll \{ overflow: visible; \}", paper)  # paper cannot be scrolled
 
 
 def test_page_shows_every_figure_of_the_evaluation(written, evaluated_run):
@@ -225,12 +229,3 @@ def test_missing_run_and_missing_results(tmp_path, evaluated_run):
 
 def test_dotted_names():
     assert dotted({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
-
-
-def test_a_decoders_run_speaks_of_tokens_and_perplexity(run):
-    values = yaml.safe_load((run / "run.yaml").read_text()) | {"curriculum": "stages: []", "tokens_per_step": None}
-    (run / "run.yaml").write_text(yaml.safe_dump(values))
-    assert main([str(run)]) == 0
-    page = (run / "report.html").read_text()
-    assert "nats per token" in page and "masked" not in page.lower()
-    assert f"mecellem evaluate perplexity ANOTHER_MODEL {run}" in page
