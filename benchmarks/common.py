@@ -41,7 +41,7 @@ def sample() -> tuple[Path, Path]:
     if not tokenizer.exists():
         mecellem("tokenizer", "train", "--corpus", text, "--vocab-size", "8192", "--out", tokenizer)
     if not Path(f"{prefix}.manifest.json").exists():
-        mecellem("prepare", "tokenize", "--input", text, "--tokenizer", tokenizer, "--out", prefix)
+        mecellem("prepare", "tokenize", "--input", text, "--tokenizer", tokenizer, "--out", prefix, "--replace")
     return prefix, tokenizer
 
 

@@ -108,7 +108,8 @@ def prepare(folder: Path) -> tuple[Path, list[Path]]:
     with timed(folder, "tokenize"):
         for path in (*train, validation):
             out = folder / "data" / path.stem
-            mecellem("prepare", "tokenize", "--input", path, "--tokenizer", base / "tokenizer", "--out", out, "--eod", EOD)
+            made_by = ("--tokenizer", base / "tokenizer", "--eod", EOD)
+            mecellem("prepare", "tokenize", "--input", path, *made_by, "--out", out, "--replace")
     return base, held_out
 
 

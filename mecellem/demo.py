@@ -27,8 +27,9 @@ def preparation(out: Path, cache: Path, libreoffice: str) -> list[list[str]]:
     fetch = ["corpus", "fetch", "--sample", "--out", str(corpus), "--cache", str(cache), "--libreoffice", libreoffice]
     learn = ["tokenizer", "train", "--corpus", str(train), "--held-out", str(validation), "--out", str(tokenizer)]
     learn += ["--vocab-size", str(VOCABULARY), "--model-max-length", str(POSITIONS), "--replace"]
+    tokens = out / "tokens"
     write = [
-        ["prepare", "tokenize", "--input", str(path), "--tokenizer", str(tokenizer), "--out", str(out / "tokens" / name)]
+        ["prepare", "tokenize", "--input", str(path), "--tokenizer", str(tokenizer), "--out", str(tokens / name), "--replace"]
         for name, path in (("train", train), ("validation", validation))
     ]
     return [fetch, learn, *write]

@@ -74,19 +74,21 @@ def record(
     world_size: int,
     tokenizer_sha256: str,
     command_line: Collection[str],
+    done: int = 0,
 ) -> None:
-    """Write `run.yaml`, with earlier curricula of the run where it has been changed.
+    """Write `run.yaml`, with earlier curricula of the run where it has been changed, each with the last step that it had.
 
-    `recipe`: the name of the file that `config` started from; `command_line`: the dotted names that were set there.
+    `recipe`: the name of the file that `config` started from; `command_line`: the dotted names that were set there;
+    `done`: the steps of the checkpoint that the run goes on from.
     """
     import yaml
 
-    earlier: list[str] = []
+    earlier: list[dict[str, Any]] = []
     if (run / FILE).exists():
         before = read_run(run)
         earlier = before.get("earlier_curricula", [])
         if before.get("curriculum") != extent.curriculum:
-            earlier = [*earlier, before["curriculum"]]
+            earlier = [*earlier, {"replaced_after_step": done, "curriculum": before["curriculum"]}]
     values = {
         "config": nested(flatten(config)),
         "origins": origins(config, recipe, command_line),

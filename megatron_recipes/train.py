@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from mecellem.console import step
+from mecellem.console import console, step
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
-from megatron_recipes.config import DecoderRun, RunConfig, named_in
+from megatron_recipes.config import DecoderRun, EncoderRun, RunConfig, named_in
 from megatron_recipes.engine.launch import Rank, python_command, rank_from_environment, start_ranks
 from megatron_recipes.engine.stop import StopSignal, leaving_at_once, stop_signals
 from megatron_recipes.engine.tasks import Task, open_task
@@ -52,17 +52,46 @@ def parse(argv: Sequence[str]) -> tuple[TrainFlags, RunConfig]:
         print("`mecellem train RECIPE --help` lists every value that can be set")
         raise SystemExit(0 if argv else 2)
     recipe = find_recipe(argv[0])()
+    if not isinstance(recipe, DecoderRun):
+        refuse_decoder_flags(argv)
     flags = tyro.cli(TrainFlags, args=list(argv[1:]), prog=f"mecellem train {argv[0]}", default=TrainFlags(config=recipe))
     return flags, recipe
+
+
+def refuse_decoder_flags(argv: Sequence[str]) -> None:
+    """Raise `UserError` for a flag of `argv` that only decoder runs have; the recipe named first in it is an encoder's."""
+    names = {field.name for field in fields(DecoderRun)} - {field.name for field in fields(EncoderRun)}
+    names |= {"accept_changed_curriculum"}
+    for word in argv[1:]:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag.removeprefix("--").replace("-", "_") in names:
+            decoders = [name for name in RECIPES if isinstance(find_recipe(name)(), DecoderRun)]
+            raise UserError(
+                f"{flag} is for decoder recipes, which train through a curriculum, and {argv[0]} is an encoder's: remove it, "
+                f"or choose one of {', '.join(decoders)}"
+            )
+
+
+def refuse_idle_flags(named: Collection[str], config: RunConfig) -> None:
+    """Raise `UserError` for a value that the command line sets (`named`) and other values leave without effect."""
+    if "model.init_std" in named and isinstance(config, DecoderRun) and config.init_from is not None:
+        raise UserError(
+            f"--model.init-std draws random weights, and the run starts from those of --init-from {config.init_from}: remove "
+            "it, or set --init-from None"
+        )
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse, check, then train: in this process when a launcher started it as a rank, else in ranks started here."""
     flags, recipe = parse(argv)
     config = flags.config
+    refuse_idle_flags(named_in(argv, config), config)
     if flags.dry_run:
+        start = planned_start(config, flags.out, named_in(argv, config)) if isinstance(config, DecoderRun) else None
         gpus = default_gpus(config) if flags.gpus is None else flags.gpus
         print_plan(plan(config, gpus, flags.mfu, flags.peak_tflops, flags.gpu_memory_gb))
+        if start is not None:
+            console().print(f"Weights: {start}.", markup=False)
         return 0
     if flags.out is None:
         raise UserError("--out is missing: name the folder of the run, for example --out runs/mursit")
@@ -133,6 +162,30 @@ def check_start(config: DecoderRun, task: Task, run: Path, tokenizer_sha256: str
         refuse_other_start(config.init_from, config.model, tokenizer_sha256)
 
 
+def planned_start(config: DecoderRun, run: Path | None, named: Collection[str]) -> str:
+    """For a dry run, where the weights would come from. Raises `UserError` for a checkpoint that the run would refuse.
+
+    Only one that the command line names (`named`) must be there already, and the tokenizer is looked at where it is.
+    """
+    if run is not None and (run / "checkpoints").is_dir():
+        from megatron_recipes.engine.checkpoint import newest_whole
+
+        newest, _ = newest_whole(run)
+        if newest is not None:
+            return f"the run goes on from {newest}"
+    folder = config.init_from
+    if folder is None:
+        return "random"
+    if "init_from" not in named and not folder.exists():
+        return f"{folder}, which is not there yet: `mecellem convert import` makes it of a Hugging Face model"
+    from megatron_recipes.engine.refusals import refuse_other_start
+
+    tokenizer = config.data.tokenizer / "tokenizer.json"
+    meta = refuse_other_start(folder, config.model, sha256_of(tokenizer) if tokenizer.is_file() else None)
+    trained = f" after {meta.tokens:,} tokens" if meta.step else ""
+    return f"{folder} ({meta.recipe}{trained})"
+
+
 def run_rank(
     config: RunConfig,
     recipe: str,
@@ -147,6 +200,7 @@ def run_rank(
 
     from megatron_recipes import run_folder
     from megatron_recipes.engine import runtime
+    from megatron_recipes.engine.checkpoint import step_to_resume
     from megatron_recipes.engine.parallel import parallel_state
     from megatron_recipes.engine.refusals import refuse_ranks_without_gpu, resolve_layer_spec, this_fp8_machine
     from megatron_recipes.models.fp8_settings import refuse_fp8_machine
@@ -163,7 +217,8 @@ def run_rank(
     if place.rank == 0:
         run_folder.check_same(run, config, task.extent(), tokenizer_sha256, flags.accept_changed_curriculum)
         run.mkdir(parents=True, exist_ok=True)
-        run_folder.record(run, config, task.extent(), recipe, place.world_size, tokenizer_sha256, command_line)
+        done = step_to_resume(run)
+        run_folder.record(run, config, task.extent(), recipe, place.world_size, tokenizer_sha256, command_line, done)
     with parallel_state(place, config.parallel, config.seed):
         from megatron_recipes.engine.loop import train
 

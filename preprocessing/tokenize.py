@@ -63,19 +63,23 @@ class _Sources:
             self.ranges.append(SourceRange(first=number, last=number + 1, source=record.source, licence=record.licence))
 
 
-def tokenize_corpus(inputs: Sequence[Path], tokenizer: Path, prefix: Path, eod: str | None = None) -> CorpusManifest:
+def tokenize_corpus(
+    inputs: Sequence[Path], tokenizer: Path, prefix: Path, eod: str | None = None, replace: bool = False
+) -> CorpusManifest:
     """Write `<prefix>.bin`, `<prefix>.idx` and, last, `<prefix>.manifest.json`; returns the manifest.
 
     `inputs` are .jsonl, .jsonl.gz or .jsonl.zst files, `tokenizer` is a Hugging Face tokenizer folder, `eod` the entry
     that ends a document (None: its `eos_token`). Every document is its tokens and the end-of-document id, without other
     special tokens; an empty one has no tokens at all. What is complete already and was made from the same text with the
-    same tokenizer is left as it is. Raises `UserError` on bad input, on a corpus without a token and on a full disk;
-    nothing half-written is left.
+    same tokenizer is left as it is; another corpus at `prefix` is only overwritten with `replace`. Raises `UserError` where
+    that is not set, on bad input, on a corpus without a token and on a full disk; nothing half-written is left.
     """
-    return _tokenize(inputs, tokenizer, prefix, eod)[0]
+    return _tokenize(inputs, tokenizer, prefix, eod, replace)[0]
 
 
-def _tokenize(inputs: Sequence[Path], tokenizer: Path, prefix: Path, eod: str | None) -> tuple[CorpusManifest, int | None]:
+def _tokenize(
+    inputs: Sequence[Path], tokenizer: Path, prefix: Path, eod: str | None, replace: bool
+) -> tuple[CorpusManifest, int | None]:
     """The manifest, and how many bytes of text were tokenized: None when all was there already."""
     check_inputs(inputs, "--input")
     check_output_folder(prefix.parent, "--out")
@@ -86,8 +90,11 @@ def _tokenize(inputs: Sequence[Path], tokenizer: Path, prefix: Path, eod: str | 
         "tokenizers": version("tokenizers"),
         "input": f"sha256:{fingerprint(inputs)}",
     }
-    if manifest := _complete(prefix, entry, versions):
-        return manifest, None
+    made = _made_already(prefix, entry, versions)
+    if made and _whole(prefix, made):
+        return made, None
+    if not made and not replace:
+        _check_new(prefix)
 
     sources = _Sources()
     finished: list[WrittenFile] = []
@@ -115,16 +122,31 @@ def _tokenize(inputs: Sequence[Path], tokenizer: Path, prefix: Path, eod: str | 
     return manifest, text_bytes
 
 
-def _complete(prefix: Path, tokenizer: TokenizerEntry, versions: dict[str, str]) -> CorpusManifest | None:
-    """The manifest at `prefix` if it and its files are whole and made from the same text in the same way."""
+def _made_already(prefix: Path, tokenizer: TokenizerEntry, versions: dict[str, str]) -> CorpusManifest | None:
+    """The manifest at `prefix` if it says that the corpus was made from the same text in the same way."""
     try:
         manifest = read_manifest(prefix)
-        if manifest.tokenizer != tokenizer or manifest.versions != versions:
-            return None
-        verify_files(prefix, manifest)
     except UserError:
         return None
-    return manifest
+    return manifest if (manifest.tokenizer, manifest.versions) == (tokenizer, versions) else None
+
+
+def _whole(prefix: Path, manifest: CorpusManifest) -> bool:
+    try:
+        verify_files(prefix, manifest)
+    except UserError:
+        return False
+    return True
+
+
+def _check_new(prefix: Path) -> None:
+    """Raise `UserError` where a corpus stands that a run may need: it would refuse to go on over other tokens."""
+    for path in (manifest_path(prefix), Path(f"{prefix}.bin"), Path(f"{prefix}.idx")):
+        if path.exists():
+            raise UserError(
+                f"{path} exists already and is not known to be of the same text, tokenizer and versions: choose another --out, "
+                "or add --replace if no run needs the older corpus"
+            )
 
 
 def _batches(inputs: Sequence[Path], progress: Progress) -> Iterator[list[Record]]:
@@ -152,8 +174,10 @@ def _write_batch(batch: Sequence[Record], loaded: LoadedTokenizer, writer: Index
     writer.add(flat, lengths)
 
 
-def tokenize(input: list[Path], tokenizer: Path, out: Path, eod: str | None = None) -> None:
+def tokenize(input: list[Path], tokenizer: Path, out: Path, eod: str | None = None, replace: bool = False) -> None:
     """Write a corpus as Megatron .bin/.idx with a manifest: each document's tokens and the end-of-document token.
+
+    A corpus that was made from the same text with the same tokenizer is left as it is.
 
     Args:
         input: .jsonl, .jsonl.gz or .jsonl.zst files, one {"text": ...} a line; "source" and "licence" are kept.
@@ -161,11 +185,12 @@ def tokenize(input: list[Path], tokenizer: Path, out: Path, eod: str | None = No
         out: prefix of the files to write: PREFIX.bin, PREFIX.idx, PREFIX.manifest.json.
         eod: the tokenizer's entry that ends a document (default: its eos_token; chat models often need another one,
             such as Qwen3's <|endoftext|>).
+        replace: put the new corpus in the place of an older one.
     """
     wrote: list[Path] = []
     with step("Tokenize", reads=[*input, tokenizer], writes=wrote) as console:
         started = time.perf_counter()
-        manifest, text_bytes = _tokenize(input, tokenizer, out, eod)
+        manifest, text_bytes = _tokenize(input, tokenizer, out, eod, replace)
         seconds = time.perf_counter() - started
         console.print(f"{manifest.documents:,} documents, {manifest.tokens:,} tokens as {manifest.dtype}", markup=False)
         if text_bytes is None:

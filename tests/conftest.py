@@ -64,5 +64,6 @@ def sample_bins(sample_corpus: Path, sample_tokenizer: Path) -> Path:
     with alone("bins"):
         for split in ("train", "validation", "test"):
             source = sample_corpus / f"{split}.jsonl.zst"
-            run_mecellem("prepare", "tokenize", "--input", source, "--tokenizer", sample_tokenizer, "--out", out / split)
+            words = ["prepare", "tokenize", "--input", source, "--tokenizer", sample_tokenizer, "--out", out / split]
+            run_mecellem(*words, "--replace")
     return out

@@ -123,10 +123,10 @@ def print_comparison(console: Console, found: RunComparison) -> None:
     """The differences, a table of criteria, and the verdict."""
     from rich.table import Table
 
-    from evaluation.compare_runs.same_data import shown
+    from evaluation.compare_runs.same_data import described
 
     for item in found.differences:
-        console.print(f"differs {item.name}: {shown(item.a)} and {shown(item.b)}", markup=False)
+        console.print(f"differs {described(item)}", markup=False)
     table = Table(
         title=f"steps {found.first_step} to {found.last_step}, after {found.warmup_tokens:,} tokens of warm-up",
         title_justify="left",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.compare_runs.curricula import curriculum_changes
 from evaluation.compare_runs.results import Difference
 from mecellem.errors import UserError
 from mecellem.manifest import manifest_path, read_manifest
@@ -19,6 +20,8 @@ EXPECTED = (
 )
 CORPORA = ("data.train", "data.validation")  # prefixes of a corpus's files
 RECORDED = ("tokenizer_sha256", "steps", "tokens", "tokens_per_step", "curriculum", "earlier_curricula", "corpora")
+
+LISTED = 5  # changes of a curriculum
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -59,7 +62,8 @@ def differences(a: dict[str, Any], b: dict[str, Any], allow: Sequence[str] = ())
     for name in RECORDED:
         one, other = a.get(name), b.get(name)
         if one != other:
-            found.append(Difference(name=name, a=one, b=other, expected=within(name, allow)))
+            expected = within(name, allow) or (name == "curriculum" and curriculum_changes(one, other) == [])
+            found.append(Difference(name=name, a=one, b=other, expected=expected))
     return found
 
 
@@ -67,14 +71,24 @@ def require_same_data(a: Path, b: Path, found: Sequence[Difference]) -> None:
     """Raise `UserError` that lists the differences that are not expected."""
     unexpected = [item for item in found if not item.expected]
     if unexpected:
-        listed = "; ".join(f"{item.name}: {shown(item.a)} and {shown(item.b)}" for item in unexpected)
+        listed = "; ".join(map(described, unexpected))
         raise UserError(
             f"{a} and {b} did not train on the same data in the same way ({listed}): compare runs that differ in precision or "
             f"layout only, or add --allow {' '.join(item.name for item in unexpected)} if that is what you want to compare"
         )
 
 
+def described(difference: Difference) -> str:
+    """A difference on one line: of curricula the first few changes, of other settings both values."""
+    name, a, b = difference.name, difference.a, difference.b
+    changes = curriculum_changes(a, b) if name == "curriculum" else None
+    if changes is None:
+        return f"{name}: {shown(a)} and {shown(b)}"
+    more = f"; and {len(changes) - LISTED} more" if len(changes) > LISTED else ""
+    return f"{name}: {'; '.join(changes[:LISTED]) or 'comments or layout only'}{more}"
+
+
 def shown(value: Any) -> str:
-    """A setting on one line; long texts (curricula) by their length."""
+    """A setting on one line; long texts by their length."""
     text = str(value)
     return text if len(text) <= 60 and "\n" not in text else f"a text of {len(text)} characters"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.choice import hash_order
-from evaluation.perplexity.settings import PerplexitySettings
+from evaluation.perplexity.settings import DOMAIN_FIELD, PerplexitySettings
 from mecellem.errors import UserError
 from preprocessing.corpus.read_split import split_path
 from preprocessing.jsonl import SUFFIXES, check_inputs, optional_string, read_fields
@@ -31,12 +31,16 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class TextSet:
-    """Documents in a fixed order, and how many were empty, cut, or left out by --max-documents."""
+    """Documents in a fixed order, and how many were empty, cut, or left out by --max-documents.
+
+    `unnamed` had no --domain-field and belong to the sub-domain that their file names.
+    """
 
     texts: tuple[Text, ...]
     empty: int
     cut: int
     left_out: int
+    unnamed: int
 
     @property
     def sha256(self) -> str:
@@ -73,9 +77,13 @@ def domain_of_file(path: Path) -> str:
 
 
 def read_texts(paths: Sequence[Path], settings: PerplexitySettings) -> TextSet:
-    """All documents of `paths`, in order. Raises `UserError` for bad files, and where no text is left."""
+    """All documents of `paths`, in order.
+
+    Raises `UserError` for bad files, where no text is left, and where no document has the field that was asked for.
+    """
     found: list[Text] = []
-    empty = cut = 0
+    seen: dict[str, None] = {}  # the records' fields, in order
+    empty = cut = unnamed = 0
     for path in text_files(paths):
         for number, fields in read_fields(path):
             text = fields["text"]
@@ -84,12 +92,19 @@ def read_texts(paths: Sequence[Path], settings: PerplexitySettings) -> TextSet:
                 continue
             if 0 < settings.max_characters < len(text):
                 text, cut = text[: settings.max_characters], cut + 1
+            seen |= dict.fromkeys(fields)
+            unnamed += fields.get(settings.domain_field) is None
             domain = optional_string(path, number, fields, settings.domain_field, domain_of_file(path))
             found.append(Text(f"{path.name}:{number}", domain, text))
     if not found:
         raise UserError(f"{', '.join(map(str, paths))} (--texts) has no document with text: nothing can be scored")
+    if unnamed == len(found) and settings.domain_field != DOMAIN_FIELD:
+        raise UserError(
+            f"{', '.join(map(str, paths))} (--texts): no document has the field {settings.domain_field!r} of --domain-field, "
+            f"their fields are {', '.join(seen)}: name one of those, or leave the flag out"
+        )
     kept = choose(found, settings)
-    return TextSet(tuple(kept), empty, cut, len(found) - len(kept))
+    return TextSet(tuple(kept), empty, cut, len(found) - len(kept), unnamed)
 
 
 def choose(texts: Sequence[Text], settings: PerplexitySettings) -> list[Text]:

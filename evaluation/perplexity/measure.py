@@ -100,6 +100,7 @@ def text_facts(paths: Sequence[Path], documents: TextSet) -> TextFacts:
         empty=documents.empty,
         cut=documents.cut,
         left_out=documents.left_out,
+        unnamed=documents.unnamed,
     )
 
 

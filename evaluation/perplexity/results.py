@@ -54,7 +54,7 @@ class ModelScores(Record):
 
 
 class TextFacts(Record):
-    """What was scored; `cut` by --max-characters, `left_out` by --max-documents."""
+    """What was scored; `cut` by --max-characters, `left_out` by --max-documents, `unnamed` without --domain-field."""
 
     files: list[str]
     sha256: str
@@ -64,6 +64,7 @@ class TextFacts(Record):
     empty: int
     cut: int
     left_out: int
+    unnamed: int = 0  # not in files of earlier versions
 
 
 class PerplexityResults(Record):

@@ -7,6 +7,8 @@ from typing import Literal
 
 from mecellem.errors import UserError
 
+DOMAIN_FIELD = "source"  # what the corpora of this project have
+
 
 @dataclass(frozen=True, slots=True)
 class PerplexitySettings:
@@ -16,8 +18,9 @@ class PerplexitySettings:
     """tokens that the model sees at most"""
     stride: int = 512
     """new tokens scored in each further window, with at least window - stride tokens in front; at most the window"""
-    domain_field: str = "source"
-    """the field of a record that names its sub-domain; a record without it belongs to one named after its file"""
+    domain_field: str = DOMAIN_FIELD
+    """the field of a record that names its sub-domain; a record without it belongs to one named after its file (all
+    of them only by default)"""
     max_documents: int = 0
     """documents of a sub-domain, chosen by hash; 0: all"""
     max_characters: int = 0

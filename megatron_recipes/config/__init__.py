@@ -12,7 +12,7 @@ from megatron_recipes.config.common import (
 )
 from megatron_recipes.config.decoder import CausalDataConfig, DecoderConfig, DecoderRun, Family, RopeScaling
 from megatron_recipes.config.encoder import EncoderConfig, EncoderRun, MlmDataConfig, OptimizerConfig, ScheduleConfig
-from megatron_recipes.config.origins import flatten, named_in, origins
+from megatron_recipes.config.origins import as_flags, flatten, named_in, origins
 
 __all__ = [
     "AdamConfig",
@@ -32,6 +32,7 @@ __all__ = [
     "RopeScaling",
     "RunConfig",
     "ScheduleConfig",
+    "as_flags",
     "flatten",
     "named_in",
     "origins",

@@ -7,6 +7,7 @@ tokens. The run says with which model, from which weights and on which layout.
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,6 +16,12 @@ from megatron_recipes.config.common import ParallelConfig, RunConfig, positive, 
 
 Family = Literal["qwen3", "llama"]
 RopeType = Literal["none", "yarn", "llama3"]
+OF_ONE_TYPE: dict[str, RopeType] = {  # fields of `RopeScaling` that only one formula has
+    "beta_fast": "yarn",
+    "beta_slow": "yarn",
+    "low_freq_factor": "llama3",
+    "high_freq_factor": "llama3",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +43,11 @@ class RopeScaling:
             name, sentence = problem
             require(False, f"--model.rope-scaling.{name.replace('_', '-')} {sentence}")
 
-    def problem(self) -> tuple[str, str] | None:
-        """The first field that is wrong and what to do about it, for a sentence that begins with a flag or a file's key."""
+    def problem(self, named: Collection[str] = ()) -> tuple[str, str] | None:
+        """The first field that is wrong and what to do about it, for a sentence that begins with a flag or a file's key.
+
+        `named`: the fields that a file gives, which must do something even with the value that they have anyway.
+        """
         if self.rope_type not in get_args(RopeType):  # `Literal` binds the command line, but no file and no caller
             return "rope_type", f"is {self.rope_type!r}: set yarn, llama3 or none"
         for field in fields(self):
@@ -48,7 +58,11 @@ class RopeScaling:
             elif field.name != "rope_type" and not _is_finite(value):
                 return field.name, f"is {value!r}: it must be a finite number"
         if self.rope_type == "none":
-            return None if self == RopeScaling() else ("rope_type", "none uses no other setting: set yarn or llama3")
+            idle = self != RopeScaling() or set(named) - {"rope_type"}
+            return ("rope_type", "none uses no other setting: set yarn or llama3") if idle else None
+        for name, kind in OF_ONE_TYPE.items():
+            if kind != self.rope_type and (name in named or getattr(self, name) != getattr(RopeScaling(), name)):
+                return name, f"is a setting of {kind} and does nothing with rope_type {self.rope_type}: remove it"
         if self.factor <= 1.0:
             return "factor", f"is {self.factor:g}: it must be above 1 to do something (for plain RoPE set rope_type to none)"
         if self.original_max_position_embeddings == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 
@@ -40,6 +40,16 @@ def named_in(argv: Sequence[str], config: Any) -> set[str]:
             names = (".".join([*parents, name]) for name in (leaf, leaf.removeprefix("no_")))
             found.update(name for name in names if name in known)
     return found
+
+
+def as_flags(values: Mapping[str, Any]) -> str:
+    """Words of a command line that set these values, by dotted name; the other way round than `named_in`."""
+    words = []
+    for name, value in values.items():
+        *parents, leaf = name.replace("_", "-").split(".")
+        words.append(f"--{'.'.join([*parents, f'no-{leaf}' if value is False else leaf])}")
+        words += [] if isinstance(value, bool) else [str(value)]
+    return " ".join(words)
 
 
 def origins(config: Any, recipe_name: str, command_line: Collection[str]) -> dict[str, str]:

@@ -147,6 +147,12 @@ def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
     return None, []
 
 
+def step_to_resume(run: Path) -> int:
+    """The steps done in the checkpoint that the run goes on from, 0 for none. Raises `UserError` as `newest_whole` does."""
+    newest, _ = newest_whole(run)
+    return 0 if newest is None else read_meta(newest).step
+
+
 def remove_unfinished(run: Path) -> None:
     """Delete what a killed process left half-written (temporary names start with a dot)."""
     folder = run / "checkpoints"

@@ -118,6 +118,9 @@ def _resume(run: Path, task: Task, training: Training) -> int:
         return 0
     meta = checkpoint.load(newest, training.model, training.optimizer)
     task.restore(meta.cursor, meta.step)
+    if dist.get_rank() == 0:
+        left = "" if meta.step < task.steps else ": nothing is left to train"
+        console().print(f"resumed at step {meta.step} of {task.steps}{left}", markup=False)
     return meta.step
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mecellem.errors import UserError
-from megatron_recipes.config import DecoderConfig, RunConfig, flatten, require
+from megatron_recipes.config import DecoderConfig, RunConfig, as_flags, flatten, require
 from megatron_recipes.models.fp8_settings import Fp8Machine
 
 if TYPE_CHECKING:
     import torch
+
+    from megatron_recipes.engine.checkpoint import CheckpointMeta
 
 
 def foreign_apex() -> str | None:
@@ -81,8 +83,21 @@ def refuse_stock_window(model: torch.nn.Module) -> None:
             )
 
 
-def refuse_other_start(folder: Path, model: DecoderConfig, tokenizer_sha256: str) -> None:
-    """Raise `UserError` when the checkpoint to start from is of another model or tokenizer than the run's."""
+def unlike(run: DecoderConfig, start: DecoderConfig) -> dict[str, Any]:
+    """What a run must set to start from a checkpoint of the model `start`: `{"model.rope_theta": 1e6, ...}`."""
+    of_run = flatten(run, "model.")
+    return {
+        name: value
+        for name, value in flatten(start, "model.").items()
+        if of_run[name] != value and name != "model.init_std"  # which only weights from nothing are drawn with
+    }
+
+
+def refuse_other_start(folder: Path, model: DecoderConfig, tokenizer_sha256: str | None) -> CheckpointMeta:
+    """Raise `UserError` when the checkpoint to start from is of another model or tokenizer than the run's.
+
+    None for a tokenizer that is not looked at. Returns what the checkpoint says of itself.
+    """
     from megatron_recipes.engine.checkpoint import read_meta
 
     try:
@@ -94,18 +109,20 @@ def refuse_other_start(folder: Path, model: DecoderConfig, tokenizer_sha256: str
         ) from None
     if not isinstance(meta.model, DecoderConfig):
         raise UserError(f"--init-from {folder} is an encoder's checkpoint: give one of a {model.family} decoder")
-    of_run, of_checkpoint = flatten(model), flatten(meta.model)
-    for name, value in of_checkpoint.items():
-        require(
-            of_run[name] == value or name == "init_std",  # which only weights from nothing are drawn with
-            f"--init-from {folder} has {name} {value}, the run {of_run[name]}: choose the recipe of that model, or set "
-            f"--model.{name.replace('_', '-')} {value} (a stage of the curriculum may then change its RoPE)",
-        )
+    values, of_run = unlike(model, meta.model), flatten(model, "model.")
+    named = ", ".join(f"{name.removeprefix('model.')} {value} (the run: {of_run[name]})" for name, value in values.items())
+    later = " (a stage of the curriculum may then change its RoPE)" if any(".rope_" in name for name in values) else ""
     require(
-        meta.tokenizer_sha256 == tokenizer_sha256,
+        not values,
+        f"--init-from {folder} is another model than the run's, with {named}: choose the recipe of that model, or set "
+        f"{as_flags(values)}{later}",
+    )
+    require(
+        tokenizer_sha256 in (None, meta.tokenizer_sha256),
         f"--init-from {folder} was made with another tokenizer than --data.tokenizer: its ids would mean other words; give "
         f"{folder / 'tokenizer'} and tokenize the corpora with it",
     )
+    return meta
 
 
 def this_fp8_machine() -> Fp8Machine:

@@ -36,6 +36,8 @@ SHIMS: dict[str, str] = {
     "the two only",
     "tensor.type": "the optimizer compares tensor.type() with 'torch.cuda.FloatTensor'; patched inside it only",
     "rng": "random.py reads and writes torch.cuda.default_generators; here the CPU generator plays their part",
+    "lone.collectives": "gloo copies every gradient and parameter for a group of one rank, where NCCL has nothing to do: "
+    "a hundredth of a step",
     "adam": "without TE or Apex the distributed optimizer cannot load its own checkpoint (also needed with CUDA)",
     "save.queue": "each rank's first save starts a process for a queue; Slurm's SIGTERM to all processes ends it, and with "
     "it the save that the signal asked for; it outlives a killed rank (also needed with CUDA)",
@@ -276,6 +278,25 @@ def _patch_rng() -> None:
     logging.getLogger(random.__name__).addFilter(lambda record: "CPU RNG state changed" not in record.getMessage())
 
 
+def _unless_alone(collective: Callable[..., Any]) -> Callable[..., Any]:
+    """A collective from and into parts of one buffer, which a group of one rank need not call: the part is the whole."""
+
+    @functools.wraps(collective)
+    def call(output: torch.Tensor, source: torch.Tensor, *args: Any, group: Any = None, **kwargs: Any) -> Any:
+        in_place = output.data_ptr() == source.data_ptr() and output.numel() == source.numel()
+        if in_place and torch.distributed.get_world_size(group) == 1:
+            return None
+        return collective(output, source, *args, group=group, **kwargs)
+
+    return call
+
+
+def _patch_lone_collectives() -> None:
+    buffers: Any = importlib.import_module("megatron.core.distributed.param_and_grad_buffer")
+    for name in ("dist_all_gather_func", "dist_reduce_scatter_func"):
+        setattr(buffers, name, _unless_alone(getattr(buffers, name)))
+
+
 def _patch_adam() -> None:
     """Give Megatron-Core a FusedAdam where neither Transformer Engine nor Apex provides one."""
     from megatron_recipes.engine.adam import FusedAdam
@@ -336,6 +357,7 @@ def install() -> None:
         _patch_rng()
         _patch_tensor_cuda()
         _patch_type_names()
+        _patch_lone_collectives()
     _patch_adam()
     _patch_save_queue()
     _patch_save_error()

@@ -149,6 +149,8 @@ def scaled(**values):
 def test_scalings_that_can_be_computed(kind):
     scaled(rope_type=kind).check()
     scaled(rope_type=kind, factor=2).check()  # as a file has it
+    own = {"beta_fast": 16.0, "beta_slow": 2.0} if kind == "yarn" else {"low_freq_factor": 2.0, "high_freq_factor": 8.0}
+    scaled(rope_type=kind, **own).check()
 
 
 @pytest.mark.parametrize(
@@ -167,8 +169,13 @@ def test_scalings_that_can_be_computed(kind):
           for kind in ("yarn", "llama3") for value, words in ((0, "missing: set it"), (-1, "-1: it must be positive"))),
         *((scaled(rope_type=kind, factor=value), f"factor is {value:g}: it must be above 1")
           for kind in ("yarn", "llama3") for value in (1.0, 0.5, 0.0, -4.0)),
+        *((scaled(rope_type=kind, **{name: 2.0}),
+           f"{name.replace('_', '-')} is a setting of {other} and does nothing with rope_type {kind}: remove it")
+          for kind, other, names in (("yarn", "llama3", ("low_freq_factor", "high_freq_factor")),
+                                     ("llama3", "yarn", ("beta_fast", "beta_slow"))) for name in names),
         (scaled(beta_slow=32.0), "beta-slow is 32: it must be positive and below beta_fast, 32"),
-        (scaled(low_freq_factor=0.0), "low-freq-factor is 0: it must be positive and below high_freq_factor, 4"),
+        (scaled(rope_type="llama3", low_freq_factor=0.0),
+         "low-freq-factor is 0: it must be positive and below high_freq_factor, 4"),
     ],
 )  # fmt: skip
 def test_scalings_that_cannot(scaling, sentence):

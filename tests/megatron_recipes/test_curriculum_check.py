@@ -1,5 +1,6 @@
 """`mecellem curriculum check` on real corpora: the sample's three splits as three sources."""
 
+import json
 import re
 import shutil
 
@@ -125,4 +126,10 @@ def test_another_tokenizer_folder_and_flags(sample_bins, sample_tokenizer, write
     shutil.copytree(sample_tokenizer, other)
     path = other / "tokenizer.json"
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    assert "SHA-256 differs" in refusal(write(sample_bins), "--tokenizer", other)
+    message = refusal(write(sample_bins), "--tokenizer", other)
+    assert "SHA-256 differs" in message and "set --tokenizer to the tokenizer that made the corpus" in message
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["added_tokens"].append(content["added_tokens"][-1] | {"id": 8192, "content": "[MORE]"})
+    path.write_text(json.dumps(content), encoding="utf-8")
+    message = refusal(write(sample_bins), "--tokenizer", other)
+    assert "has 8,193 entries" in message and "set --tokenizer to the tokenizer that made the corpus" in message

@@ -138,3 +138,14 @@ def test_other_tokens_than_the_run_was_started_with(config: EncoderRun, tmp_path
     written(tmp_path, config)
     with pytest.raises(UserError, match=r"other tokens in data\.train"):
         check_same(tmp_path, config, extent(config, **{"data.train": "d"}), "a" * 64)
+
+
+def test_each_replaced_curriculum_is_kept_with_its_last_step(config: EncoderRun, tmp_path: Path):
+    for text, done in (("first", 0), ("first", 3), ("second", 4), ("second", 5), ("third", 9)):
+        changed = replace(extent(config), curriculum=text)
+        record(tmp_path, config, changed, "mursit_tiny", 1, "a" * 64, (), done)
+    assert read_run(tmp_path)["curriculum"] == "third"
+    assert read_run(tmp_path)["earlier_curricula"] == [
+        {"replaced_after_step": 4, "curriculum": "first"},
+        {"replaced_after_step": 9, "curriculum": "second"},
+    ]

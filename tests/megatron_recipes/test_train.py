@@ -1,5 +1,6 @@
 """`mecellem train`: what it prints, what it starts, and that its validation loss is the exported model's."""
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ from mecellem.cli import main
 from mecellem.errors import UserError
 from megatron_recipes import train
 from megatron_recipes.config import flatten
+from megatron_recipes.engine.checkpoint import META, CheckpointMeta
 from megatron_recipes.recipes import RECIPES, find_recipe
 
 
@@ -66,6 +68,88 @@ def test_every_value_can_be_set(recipe_name: str):
         flags, unchanged = train.parse([recipe_name, *line])
         assert unchanged == recipe
         assert flatten(flags.config) == flatten(recipe) | {name: expected}
+
+
+@pytest.mark.parametrize(
+    "flag", [["--curriculum", "x.yaml"], ["--init-from=x"], ["--micro_batch_tokens", "8"], ["--accept-changed-curriculum"]]
+)
+def test_a_decoders_flag_on_an_encoders_recipe_names_the_decoders(flag: list[str]):
+    with pytest.raises(UserError) as caught:
+        train.main(["mursit_tiny", "--dry-run", *flag])
+    message = str(caught.value)
+    assert message.startswith(f"{flag[0].partition('=')[0]} is for decoder recipes, which train through a curriculum")
+    named = message.rpartition("choose one of ")[2].split(", ")
+    assert set(named) == {name for name in RECIPES if name.endswith("_cpt")}
+
+
+def test_an_encoders_folder_may_be_called_curriculum():
+    assert train.parse(["mursit_tiny", "--out", "curriculum"])[0].out == Path("curriculum")
+
+
+def test_the_spread_of_random_weights_with_weights_to_start_from(capsys):
+    with pytest.raises(UserError, match=r"--model\.init-std draws random weights, .*: remove it, or set --init-from None"):
+        train.main(["qwen3_0p6b_cpt", "--dry-run", "--model.init-std", "0.02"])
+    config = train.parse(["qwen3_0p6b_cpt", "--model.init-std", "0.03", "--init-from", "None"])[0].config
+    train.refuse_idle_flags({"model.init_std", "init_from"}, config)
+
+
+QWEN = "qwen3_0p6b_cpt"
+
+
+def start_of(folder: Path, **changes: object) -> list[str]:
+    """The flag for a checkpoint (as far as it is looked at before its tensors) of that recipe's model with other values."""
+    values = {"step": 7, "tokens": 5_000, "precision": "bf16", "tokenizer_sha256": "0" * 64, "recipe": "Qwen3-0.6B-Base"}
+    model = dataclasses.replace(find_recipe(QWEN)().model, **changes)
+    folder.mkdir()
+    (folder / META).write_text(CheckpointMeta(**values, model=model, layout={}, versions={}).to_json({}))
+    return ["--init-from", str(folder)]
+
+
+def test_dry_run_says_where_the_weights_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    last = tmp_path / "run" / "checkpoints" / "step_0000007"
+    last.parent.mkdir(parents=True)
+    start_of(last)
+    for flags, words in (
+        (start_of(tmp_path / "start"), f"Weights: {tmp_path / 'start'} (Qwen3-0.6B-Base after 5,000 tokens)."),
+        (["--init-from", "None"], "Weights: random."),
+        ([], "Weights: ckpt/qwen3_0p6b, which is not there yet: `mecellem convert import` makes it"),
+        (["--out", str(tmp_path / "new")], "Weights: ckpt/qwen3_0p6b, which is not there yet"),
+        (["--out", str(tmp_path / "run")], f"Weights: the run goes on from {last}."),
+    ):
+        assert train.main([QWEN, "--dry-run", *flags]) == 0
+        assert words in capsys.readouterr().out
+    train.main(["mursit_tiny", "--dry-run"])
+    assert "Weights" not in capsys.readouterr().out
+
+
+def test_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--init-from: nowhere is not a checkpoint"):
+        train.main([QWEN, "--dry-run", "--init-from", "nowhere"])
+    (tmp_path / "ckpt").mkdir()
+    start_of(tmp_path / "ckpt" / "qwen3_0p6b", num_layers=5)  # the recipe's own
+    with pytest.raises(UserError, match="num_layers 5"):
+        train.main([QWEN, "--dry-run"])
+    flags = start_of(tmp_path / "start")
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"made with another tokenizer than --data\.tokenizer"):
+        train.main([QWEN, "--dry-run", *flags, "--data.tokenizer", "tokenizer"])
+
+
+def test_a_start_from_another_model_names_every_difference_and_the_flags_that_mend_it(tmp_path: Path):
+    changes = {"max_sequence_length": 32_768, "tie_embeddings": False, "init_std": 0.5}
+    flags = start_of(tmp_path / "start", **changes)
+    with pytest.raises(UserError) as caught:
+        train.main([QWEN, "--dry-run", *flags])
+    sentence, _, mend = str(caught.value).partition(" or set ")
+    assert "max_sequence_length 32768 (the run: 40960), tie_embeddings False (the run: True): choose" in sentence
+    assert mend == "--model.max-sequence-length 32768 --model.no-tie-embeddings"  # and not a word of RoPE
+    assert train.main([QWEN, "--dry-run", *flags, *mend.split()]) == 0
+    flags = start_of(tmp_path / "other", rope_theta=2e6, family="llama")
+    with pytest.raises(UserError, match=r"or set --model\.family llama --model\.rope-theta 2000000\.0 \(a stage of the curr"):
+        train.main([QWEN, "--dry-run", *flags])
 
 
 def test_nproc_contradicts_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -28,10 +28,19 @@ def write_jsonl(path, records):
     return path
 
 
-def prepare(source, tokenizer, out, **options):
-    return mecellem(
-        "prepare", "tokenize", "--input", source, "--tokenizer", tokenizer, "--out", out, cwd=source.parent, **options
-    )
+def prepare(source, tokenizer, out, replace=False, **options):
+    words = [
+        "prepare",
+        "tokenize",
+        "--input",
+        source,
+        "--tokenizer",
+        tokenizer,
+        "--out",
+        out,
+        *(["--replace"] if replace else []),
+    ]
+    return mecellem(*words, cwd=source.parent, **options)
 
 
 def contents(folder):
@@ -101,7 +110,7 @@ def test_any_text_comes_back_from_the_ids(sample_tokenizer, scratch, texts):
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     source = write_jsonl(scratch / "x.jsonl", [{"text": text} for text in [*texts, "son"]])
-    tokenize_corpus([source], sample_tokenizer, scratch / "x")
+    tokenize_corpus([source], sample_tokenizer, scratch / "x", replace=True)
     dataset = IndexedDataset(str(scratch / "x"))
     decode = load_tokenizer(sample_tokenizer).tokenizer.decode
     sequences = [dataset[i].tolist() for i in range(len(dataset))]
@@ -144,7 +153,7 @@ def test_batches_leave_no_trace(sample_tokenizer, sample_corpus, out, monkeypatc
         assert (out / f"x.{kind}").read_bytes() == (out / f"y.{kind}").read_bytes()
 
 
-def test_a_complete_corpus_is_not_made_again_and_a_stale_one_is(sample_tokenizer, tmp_path, out):
+def test_a_complete_corpus_is_not_made_again_and_a_damaged_one_is(sample_tokenizer, tmp_path, out):
     source = write_jsonl(tmp_path / "x.jsonl", [{"text": "bir"}])
     first = prepare(source, sample_tokenizer, out / "x")
     assert first.returncode == 0, first.stderr
@@ -156,14 +165,35 @@ def test_a_complete_corpus_is_not_made_again_and_a_stale_one_is(sample_tokenizer
     assert (out / "x.bin").stat().st_mtime_ns == stamp
 
     whole = contents(out)
-    for name in FILES:  # a file that was changed, cut or removed is made again
+    for name in FILES:  # a file that was changed, cut or removed is made again; without a manifest only when told to
         for damaged in (whole[name][:-2], b"x" + whole[name][1:], None):
             (out / name).unlink() if damaged is None else (out / name).write_bytes(damaged)
-            tokenize_corpus([source], sample_tokenizer, out / "x")
+            if name == "x.manifest.json":
+                with pytest.raises(UserError, match="exists already"):
+                    tokenize_corpus([source], sample_tokenizer, out / "x")
+            tokenize_corpus([source], sample_tokenizer, out / "x", replace=name == "x.manifest.json")
             assert contents(out) == whole
-    write_jsonl(source, [{"text": "iki"}])
+
+
+def test_another_corpus_is_not_overwritten_unless_told_to(sample_tokenizer, tmp_path, out):
+    source, other = (write_jsonl(tmp_path / f"{text}.jsonl", [{"text": text}]) for text in ("bir", "iki"))
     tokenize_corpus([source], sample_tokenizer, out / "x")
-    assert contents(out)["x.bin"] != whole["x.bin"]
+    whole = contents(out)
+    message = refusal(prepare(other, sample_tokenizer, out / "x"))
+    assert f"{out / 'x'}.manifest.json exists already" in message
+    assert "choose another --out, or add --replace if no run needs the older corpus" in message
+    with pytest.raises(UserError, match="add --replace"):
+        tokenize_corpus([source], sample_tokenizer, out / "x", eod="[PAD]")
+    assert contents(out) == whole
+    for name in FILES[::-1][:2]:  # a .bin or .idx alone may be someone's too
+        (out / name).unlink()
+        with pytest.raises(UserError, match=r"x\.(bin|idx) exists already"):
+            tokenize_corpus([other], sample_tokenizer, out / "x")
+    done = prepare(other, sample_tokenizer, out / "x", replace=True)
+    assert done.returncode == 0, done.stderr
+    assert set(contents(out)) == set(FILES) and contents(out)["x.bin"] != whole["x.bin"]
+    again = prepare(other, sample_tokenizer, out / "x", replace=True)
+    assert "nothing to do" in again.stdout
 
 
 BAD_TEXT = {
@@ -218,7 +248,7 @@ def test_a_full_disk_is_one_sentence_and_the_older_corpus_stays(sample_corpus, s
     old = write_jsonl(tmp_path / "x.jsonl", [{"text": "eski"}])
     tokenize_corpus([old], sample_tokenizer, out / "x")
     before = contents(out)
-    done = prepare(sample_corpus / "validation.jsonl.zst", sample_tokenizer, out / "x", file_size_limit=limit)
+    done = prepare(sample_corpus / "validation.jsonl.zst", sample_tokenizer, out / "x", True, file_size_limit=limit)
     assert "x.bin: the disk is full" in refusal(done)
     assert contents(out) == before
 
@@ -247,7 +277,7 @@ def dying(source, target):
     if calls == number: os.kill(os.getpid(), signal.SIGKILL)
     if when == "before": rename(source, target)
 os.replace = dying
-tokenize_corpus([Path(sys.argv[1])], Path(sys.argv[2]), Path(sys.argv[3]))
+tokenize_corpus([Path(sys.argv[1])], Path(sys.argv[2]), Path(sys.argv[3]), replace=True)
 """
 
 
@@ -258,7 +288,7 @@ def test_killed_around_each_rename(sample_tokenizer, tmp_path, out, when, number
     new = write_jsonl(tmp_path / "new.jsonl", [{"text": "yeni ve daha uzun"}])
     hashes = []
     for source in (new, old):
-        manifest = tokenize_corpus([source], sample_tokenizer, out / "x")
+        manifest = tokenize_corpus([source], sample_tokenizer, out / "x", replace=True)
         hashes.append({name: entry.sha256 for name, entry in manifest.files.items()})
     whole_new = tokenize_corpus([new], sample_tokenizer, tmp_path / "x")
 
@@ -266,7 +296,7 @@ def test_killed_around_each_rename(sample_tokenizer, tmp_path, out, when, number
     done = subprocess.run([sys.executable, "-c", DIE_AT_RENAME, *arguments], timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     assert_nothing_false_is_believed(out / "x", hashes)
-    assert tokenize_corpus([new], sample_tokenizer, out / "x") == whole_new
+    assert tokenize_corpus([new], sample_tokenizer, out / "x", replace=True) == whole_new
 
 
 @pytest.mark.slow
@@ -276,7 +306,7 @@ def test_killed_at_random_moments(sample_corpus, sample_tokenizer, out):
     hashes = [whole.files["whole.bin"].sha256, whole.files["whole.idx"].sha256]
     expected = [dict(zip(("x.bin", "x.idx"), hashes, strict=True))]
     command = [sys.executable, "-m", "mecellem", "prepare", "tokenize", "--input", source]
-    command += ["--tokenizer", sample_tokenizer, "--out", out / "x"]
+    command += ["--tokenizer", sample_tokenizer, "--out", out / "x", "--replace"]
     started = time.monotonic()
     subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL, check=True, timeout=60)
     whole_run = time.monotonic() - started
@@ -299,4 +329,4 @@ def test_killed_at_random_moments(sample_corpus, sample_tokenizer, out):
             for name in FILES:
                 (out / name).unlink()
     assert killed, seed
-    assert tokenize_corpus([source], sample_tokenizer, out / "x").tokens == whole.tokens
+    assert tokenize_corpus([source], sample_tokenizer, out / "x", replace=True).tokens == whole.tokens

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from training_runs import LAST_STAGE, Runner, checkpoint_names, losses, metrics, validation_losses
 
+from evaluation.report import main as report
+from megatron_recipes.run_folder import read_run
 from megatron_recipes.train import summarise
 from preprocessing.tokenize import tokenize_corpus
 
@@ -83,11 +85,18 @@ def test_a_changed_curriculum_is_asked_about(
     changed.write_text(text.replace("weight: 0.6", "weight: 0.9").replace("weight: 0.4", "weight: 0.1"))
     output = decoder_runner(run, code=2, curriculum=changed)
     assert "has changed since it began" in output and "--accept-changed-curriculum" in output
-    decoder_runner(run, curriculum=changed, **{"accept-changed-curriculum": True})
+    output = decoder_runner(run, curriculum=changed, **{"accept-changed-curriculum": True})
+    assert "resumed at step 4 of 6" in output
     assert losses(run).keys() == losses(decoder_reference).keys()
     assert losses(run)[4] == losses(decoder_reference)[4] and losses(run)[5] != losses(decoder_reference)[5]
-    record = (run / "run.yaml").read_text()
-    assert "0.9" in record and "earlier_curricula" in record
+    record = read_run(run)
+    assert record["curriculum"] == changed.read_text()
+    assert record["earlier_curricula"] == [{"replaced_after_step": 4, "curriculum": text}]
+    output = decoder_runner(run, curriculum=changed)
+    assert "resumed at step 6 of 6: nothing is left to train" in output and read_run(run) == record
+    assert report([str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "Until step 4 (4.1k tokens) another curriculum held" in page and page.count("data:image/png") == 6
     past = tmp_path / "past.yaml"
     past.write_text(text.replace("weight: 0.75", "weight: 0.5").replace("weight: 0.25", "weight: 0.5"))
     other = stopped_at(decoder_reference, tmp_path / "other", 4)
@@ -107,7 +116,7 @@ def test_starting_from_a_checkpoint(decoder_runner: Runner, decoder_reference: P
     output = decoder_runner(tmp_path / "run", code=2, nproc=2, precision="bf16", **LAST_STAGE)
     assert "was started with --init-from" in output
     output = decoder_runner(tmp_path / "refused", code=2, **model | {"model.num-query-groups": 4})
-    assert "has num_query_groups 2, the run 4" in output and not (tmp_path / "refused").exists()
+    assert "num_query_groups 2 (the run: 4)" in output and not (tmp_path / "refused").exists()
 
 
 @pytest.mark.slow

@@ -201,8 +201,24 @@ WITHOUT = {  # how to leave a shim out, and what then happens
 
 
 def test_every_shim_is_tried():
-    """`save.*` is about processes and full disks: engine/test_checkpoint.py and engine/test_launch.py show it."""
-    assert WITHOUT.keys() | {"save.queue", "save.error"} == runtime.SHIMS.keys()
+    """`save.*` is about processes and full disks: engine/test_checkpoint.py and engine/test_launch.py show it.
+
+    `lone.collectives` is about time: the test below.
+    """
+    assert WITHOUT.keys() | {"save.queue", "save.error", "lone.collectives"} == runtime.SHIMS.keys()
+
+
+def test_alone_nothing_is_gathered_into_itself(megatron):
+    from megatron.core.distributed import param_and_grad_buffer as buffers
+
+    for collective in (buffers.dist_all_gather_func, buffers.dist_reduce_scatter_func):
+        whole = torch.arange(6.0)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            assert collective(whole, whole[:]) is None
+        assert not [event for event in profile.events() if "copy_" in event.name or "gloo" in event.name]
+        other = torch.zeros(6)
+        collective(other, whole)  # another buffer is filled, as ever
+        assert torch.equal(other, whole)
 
 
 @pytest.mark.slow
