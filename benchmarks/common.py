@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -61,8 +62,9 @@ def measure(
     return rates
 
 
-def header(command: str) -> str:
-    """Command, date, machine and versions, for the top of a result."""
+def header() -> str:
+    """The command as it was given, date, machine and versions, for the top of a result."""
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     names = ("numpy", "torch", "megatron-core", "transformers")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     machine = f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"

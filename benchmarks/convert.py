@@ -122,7 +122,7 @@ def benchmark(out: Path = ROOT / "benchmarks" / "results" / "convert.md", rounds
         verified = time.perf_counter() - started
     assert result.passed
     base = min(took["safetensors: read and write"])
-    lines = ["# Conversion beside safetensors", "", header("python benchmarks/convert.py"), ""]
+    lines = ["# Conversion beside safetensors", "", header(), ""]
     size_text = f"{size / 1e9:.2f} GB"
     lines += [f"Qwen3-0.6B's shape, random weights in BF16, {size_text}, {threads} threads. Seconds: fastest of {rounds}"]
     lines += ["rounds (median, slowest): what is slower is the machine's other work. Ratio: of the fastest, to safetensors'"]

@@ -205,9 +205,7 @@ def benchmark(
                 evaluate(folder, [base, checkpoint], held_out)
         models.append(checkpoint)
     scores = evaluate(folder, models, held_out)
-    chosen = "" if variants == tuple(VARIANTS) else " --variants " + " ".join(f'"{name}"' for name in variants)
-    command = f"python benchmarks/cpt_smollm2.py{chosen}"
-    lines = ["# Continual pre-training of SmolLM2-135M on Turkish", "", header(command), ""]
+    lines = ["# Continual pre-training of SmolLM2-135M on Turkish", "", header(), ""]
     lines += [f"Perplexity in windows of {WINDOW} tokens, in BF16; in brackets the change from before.", ""]
     spent = {name: seconds / 60 for name, (seconds, _) in read_seconds(folder).items()}
     minutes = {variant: spent[f"train, {variant}"] for variant in variants}

@@ -251,7 +251,7 @@ def benchmark(
     text = [
         "# Blend and cursor at 100 sources",
         "",
-        header("python benchmarks/curriculum_cursor.py"),
+        header(),
         "",
         f"One rank of {RANKS} in a step of {SEQUENCES:,} x {SEQUENCE_LENGTH:,} tokens: it reads {ROWS} sequences. Milliseconds "
         "of CPU time a step, one thread:",

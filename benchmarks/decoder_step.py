@@ -194,7 +194,7 @@ def benchmark(
     assert isinstance(recipe, DecoderRun)
     lengths = [len(text) for text in texts]
     padding = sum(batch["input_ids"].numel() for batch in padded(texts)[0]) / sum(lengths) - 1
-    lines = ["# A decoder's training step on the CPU", "", header("python benchmarks/decoder_step.py"), ""]
+    lines = ["# A decoder's training step on the CPU", "", header(), ""]
     lines += [
         f"SmolLM2-135M's shape, {layers} of its 30 layers, {TOKENS:,} tokens a step, full length {LENGTH}, {threads} threads.",
         f"{len(texts)} real documents of {statistics.median(lengths):.0f} tokens in the median, {statistics.mean(lengths):.0f} "

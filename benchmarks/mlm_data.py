@@ -172,12 +172,12 @@ def contenders(corpus: TokenCorpus, tokenizer: Path, folder: Path, length: int) 
     }
 
 
-def report(results: dict[int, dict[str, list[float]]], corpus: TokenCorpus, command: str) -> str:
+def report(results: dict[int, dict[str, list[float]]], corpus: TokenCorpus) -> str:
     """The results as Markdown."""
     lines = [
         "# Masked-language-modelling batches",
         "",
-        header(command),
+        header(),
         "",
         f"Real Turkish text, {len(corpus.tokens):,} tokens in {corpus.documents:,} documents, "
         f"{MASK_PROBABILITY:.0%} masked, batches of {BATCH_TOKENS:,} tokens unless said otherwise, one process, one thread.",
@@ -223,7 +223,7 @@ def benchmark(
         one_process_group(Path(name))
         for length in LENGTHS:
             results[length] = measure(contenders(opened, folder, Path(name), length), rounds, seconds)
-    text = report(results, opened, "python benchmarks/mlm_data.py")
+    text = report(results, opened)
     print(text)
     with atomic_write(out) as handle:
         handle.write(text)

@@ -100,7 +100,7 @@ def benchmark(
     prefix, folder = sample()
     recipe = find_recipe("mursit_tiny")()
     assert isinstance(recipe, EncoderRun)
-    lines = ["# A training step on the CPU", "", header("python benchmarks/train_step.py"), ""]
+    lines = ["# A training step on the CPU", "", header(), ""]
     lines += [
         f"Shape of mursit_tiny, {ROWS_TOKENS:,} tokens a step, {threads} thread(s).",
         "Thousand tokens per second of CPU time: median of the rounds.",
