@@ -17,9 +17,11 @@ from megatron_recipes.config import DecoderRun, EncoderRun, RunConfig, named_in
 from megatron_recipes.engine.launch import Rank, python_command, rank_from_environment, start_ranks
 from megatron_recipes.engine.stop import StopSignal, leaving_at_once, stop_signals
 from megatron_recipes.engine.tasks import Task, open_task
-from megatron_recipes.plan import GPU_MEMORY_GB, H100_PEAK_TFLOPS, plan, print_plan
+from megatron_recipes.plan import plan, print_plan
 from megatron_recipes.recipes import RECIPES, find_recipe
 from megatron_recipes.run_folder import check_same
+
+ASSUMED = ("mfu", "peak_tflops", "gpu_memory_gb")  # what a plan takes for granted unless it is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,12 @@ class TrainFlags:
     """Show the plan - parameters, steps, memory, hours, checkpoint size - and train nothing."""
     gpus: int | None = None
     """For --dry-run: GPUs that would train (default: 8, or as many as the recipe's batch can feed)."""
-    mfu: float = 0.30
-    """For --dry-run: share of the GPUs' peak that training reaches (Ettin reached 0.25 to 0.34 on H100s)."""
-    peak_tflops: float = H100_PEAK_TFLOPS
-    """For --dry-run: TFLOP/s of one GPU in dense BF16, from its data sheet (default: an H100 SXM)."""
-    gpu_memory_gb: float = GPU_MEMORY_GB
-    """For --dry-run: memory of one GPU (default: MareNostrum 5's H100; the usual one has 80)."""
+    mfu: float | None = None
+    """For --dry-run: share of the GPUs' peak that training reaches (default: 0.30; Ettin reached 0.25 to 0.34 on H100s)."""
+    peak_tflops: float | None = None
+    """For --dry-run: TFLOP/s of one GPU in dense BF16, from its data sheet (default: 989, an H100 SXM)."""
+    gpu_memory_gb: float | None = None
+    """For --dry-run: memory of one GPU (default: 64, MareNostrum 5's H100; the usual one has 80)."""
 
 
 def parse(argv: Sequence[str]) -> tuple[TrainFlags, RunConfig]:
@@ -72,8 +74,13 @@ def refuse_decoder_flags(argv: Sequence[str]) -> None:
             )
 
 
-def refuse_idle_flags(named: Collection[str], config: RunConfig) -> None:
-    """Raise `UserError` for a value that the command line sets (`named`) and other values leave without effect."""
+def refuse_idle_flags(named: Collection[str], config: RunConfig, flags: TrainFlags) -> None:
+    """Raise `UserError` for a value that the command line sets (`named`, `flags`) and others leave without effect."""
+    planned = [name for name in ("gpus", *ASSUMED) if getattr(flags, name) is not None]
+    if planned and not flags.dry_run:
+        raise UserError(f"--{planned[0].replace('_', '-')} is for the plan that --dry-run shows: add --dry-run or remove it")
+    if flags.nproc is not None and flags.dry_run:
+        raise UserError("--nproc starts ranks and --dry-run starts none: name the GPUs to plan for with --gpus")
     if "model.init_std" in named and isinstance(config, DecoderRun) and config.init_from is not None:
         raise UserError(
             f"--model.init-std draws random weights, and the run starts from those of --init-from {config.init_from}: remove "
@@ -85,11 +92,12 @@ def main(argv: Sequence[str]) -> int:
     """Parse, check, then train: in this process when a launcher started it as a rank, else in ranks started here."""
     flags, recipe = parse(argv)
     config = flags.config
-    refuse_idle_flags(named_in(argv, config), config)
+    refuse_idle_flags(named_in(argv, config), config, flags)
     if flags.dry_run:
         start = planned_start(config, flags.out, named_in(argv, config)) if isinstance(config, DecoderRun) else None
         gpus = default_gpus(config) if flags.gpus is None else flags.gpus
-        print_plan(plan(config, gpus, flags.mfu, flags.peak_tflops, flags.gpu_memory_gb))
+        given = {name: value for name in ASSUMED if (value := getattr(flags, name)) is not None}
+        print_plan(plan(config, gpus, **given))
         if start is not None:
             console().print(f"Weights: {start}.", markup=False)
         return 0

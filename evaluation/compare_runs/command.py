@@ -22,7 +22,6 @@ LOWER = (
     "B's loss is lower than A's. That is either chance (compare two runs of A's kind, in two layouts, to see how far chance "
     "goes at this learning rate) or a B that sees what it should predict; neither shows that B trains like A."
 )
-WARMUP_SHARE = 0.1  # of the tokens, for a run whose settings name no warm-up
 
 
 def compare_runs(
@@ -47,7 +46,7 @@ def compare_runs(
     Args:
         a: folder of the run to compare with, usually the one in BF16
         b: folder of the run in question
-        warmup_tokens: tokens before which nothing is compared; the run's own warm-up, else a tenth of its tokens
+        warmup_tokens: tokens before which nothing is compared; A's own warm-up unless given (a decoder's: its first stage's)
         max_gap: largest difference of the smoothed losses, in nats per token
         max_grad_norm_ratio: largest ratio of gradient norms, up or down (median over steps)
         smooth_steps: steps that the loss gap is averaged over; 0: 5% of the steps, at least 10
@@ -91,7 +90,7 @@ def compare(
     for run, lines in zip((a, b), rows, strict=True):
         if not training_lines(lines):
             raise UserError(f"{run / 'metrics.jsonl'} has no training step yet: wait for the first, or resume the run")
-    warmup = own_warmup(settings[0], rows[0]) if warmup_tokens is None else warmup_tokens
+    warmup = own_warmup(a, settings[0]) if warmup_tokens is None else warmup_tokens
     runs = pair(rows[0], rows[1], warmup)
     compared = runs.steps[runs.after_warmup]
     width = window(len(compared), smooth_steps)
@@ -113,10 +112,15 @@ def compare(
     )
 
 
-def own_warmup(settings: dict[str, Any], rows: list[dict[str, Any]]) -> int:
-    """The warm-up that a run's settings name, else a tenth of its tokens."""
-    named = settings["config"].get("schedule", {}).get("warmup_tokens")
-    return int(named) if named is not None else int(WARMUP_SHARE * max(row["tokens"] for row in rows))
+def own_warmup(run: Path, settings: dict[str, Any]) -> int:
+    """Tokens of warm-up that the settings of a run name; of a decoder, whose rates are its curriculum's, the first stage's."""
+    from megatron_recipes.data.curriculum import Curriculum
+    from megatron_recipes.run_folder import FILE
+
+    curriculum = settings.get("curriculum")
+    if curriculum is None:
+        return int(settings["config"]["schedule"]["warmup_tokens"])
+    return Curriculum.parse(curriculum, run / FILE).stages[0].lr.warmup_tokens
 
 
 def print_comparison(console: Console, found: RunComparison) -> None:

@@ -89,8 +89,20 @@ def test_an_encoders_folder_may_be_called_curriculum():
 def test_the_spread_of_random_weights_with_weights_to_start_from(capsys):
     with pytest.raises(UserError, match=r"--model\.init-std draws random weights, .*: remove it, or set --init-from None"):
         train.main(["qwen3_0p6b_cpt", "--dry-run", "--model.init-std", "0.02"])
-    config = train.parse(["qwen3_0p6b_cpt", "--model.init-std", "0.03", "--init-from", "None"])[0].config
-    train.refuse_idle_flags({"model.init_std", "init_from"}, config)
+    flags, _ = train.parse(["qwen3_0p6b_cpt", "--model.init-std", "0.03", "--init-from", "None"])
+    train.refuse_idle_flags({"model.init_std", "init_from"}, flags.config, flags)
+
+
+@pytest.mark.parametrize("flag", ["--gpus", "--mfu", "--peak-tflops", "--gpu-memory-gb"])
+def test_what_only_a_plan_needs_is_refused_without_one(flag: str, tmp_path: Path):
+    with pytest.raises(UserError, match=f"{flag} is for the plan that --dry-run shows"):
+        train.main(["mursit_tiny", "--out", str(tmp_path / "run"), flag, "1"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_starts_no_ranks():
+    with pytest.raises(UserError, match=r"--nproc starts ranks and --dry-run starts none: .* --gpus"):
+        train.main(["mursit_tiny", "--dry-run", "--nproc", "16"])
 
 
 QWEN = "qwen3_0p6b_cpt"

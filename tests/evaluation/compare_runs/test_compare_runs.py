@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from written_runs import STEPS, TOKENS, curves, settings, write_run
 
 from evaluation.compare_runs import main
@@ -149,11 +150,13 @@ CURRICULUM = """\
 stages:
   - name: general
     tokens: 3.7B
+    seq_len: 512
+    global_batch_tokens: 4096
     lr: {peak: 1.0e-4, final: 1.0e-5, decay: cosine}
     sources:
       - {name: web, path: data/web, weight: 0.8}
       - {path: data/laws, weight: 0.2}
-  - {name: long, tokens: 1B, lr: 1.0e-5, sources: [{path: data/laws, weight: 1}]}
+  - {name: long, tokens: 1B, seq_len: 512, global_batch_tokens: 4096, lr: 1.0e-5, sources: [{path: data/laws, weight: 1.0}]}
 """
 CHANGED = CURRICULUM.replace("weight: 0.8}", "weight: 0.7, replay: true}").replace("1.0e-5, decay", "2.0e-5, decay")
 CHANGED = CHANGED.replace("data/laws, weight: 0.2", "data/english, weight: 0.3").replace(
@@ -254,3 +257,22 @@ def test_the_command_shows_each_criterion_and_the_verdict(a: Path, tmp_path: Pat
     assert "differs precision: bf16 and fp8_current" in shown and "FAIL: B does not train like A" in shown
     for name in ("steps", "not finite", "loss gap", "divergence", "gradient norms", "gradient spikes"):
         assert name in shown
+
+
+def test_a_decoder_warms_up_as_its_first_stage_says(tmp_path: Path):
+    """Its rates are its curriculum's: `run.yaml` has no schedule."""
+    run = tmp_path / "run"
+    stages = [
+        {"name": "one", "tokens": 300 * TOKENS, "lr": {"peak": 1e-4, "warmup_tokens": 60 * TOKENS}},
+        {"name": "two", "tokens": 100 * TOKENS, "lr": {"peak": 1e-4, "warmup_tokens": 10 * TOKENS}},
+    ]
+    rest = {"seq_len": 512, "global_batch_tokens": TOKENS, "sources": [{"path": "corpus/train", "weight": 1.0}]}
+    text = yaml.safe_dump({"stages": [{**stage, **rest} for stage in stages]})
+    decoder = settings(config__name="qwen3_1p7b_cpt", curriculum=text)
+    del decoder["config"]["schedule"]
+    for folder in (run, tmp_path / "copy"):
+        write_run(folder, *curves())
+        (folder / "run.yaml").write_text(yaml.safe_dump(decoder), encoding="utf-8")
+    assert main([str(run), str(tmp_path / "copy")]) == 0
+    record = json.loads((tmp_path / "copy" / "compare_runs.json").read_text())
+    assert (record["first_step"], record["warmup_tokens"]) == (61, 60 * TOKENS)

@@ -17,7 +17,7 @@ def settings(**changes: Any) -> dict[str, Any]:
     """`run.yaml` of a run in BF16; `changes` by dotted name, with `__` for the dots."""
     values: dict[str, Any] = {
         "config": {
-            "name": "smollm2_135m_cpt",
+            "name": "mursit_tiny",
             "precision": "bf16",
             "layer_spec": "auto",
             "fp8": {"emulate": False, "first_last_layers_bf16": True},
