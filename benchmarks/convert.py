@@ -8,6 +8,7 @@ same disk and waits until it is on the disk (fsync). Verification is timed apart
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import statistics
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import ROOT, header, sample
+from common import CACHE, ROOT, header, sample
 from safetensors.torch import load_file, save_file
 
 from conversion.export import write_folder
@@ -43,15 +44,16 @@ SHAPE = DecoderConfig(
     max_sequence_length=40_960,
     rope_theta=1_000_000.0,
 )
+TINY = dataclasses.replace(SHAPE, num_layers=2, hidden_size=64, ffn_hidden_size=96, vocab_size=10_000)
 
 
-def random_folder(folder: Path, tokenizer: Path) -> None:
-    """A Hugging Face folder of that shape."""
+def random_folder(folder: Path, tokenizer: Path, shape: DecoderConfig) -> None:
+    """A Hugging Face folder of a shape."""
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    config = to_hf_config(SHAPE, {}, "bfloat16")
+    config = to_hf_config(shape, {}, "bfloat16")
     assert isinstance(config, Qwen3Config)
     model = Qwen3ForCausalLM(config)
     torch.set_default_dtype(torch.float32)
@@ -93,20 +95,29 @@ def contenders(source: Path, checkpoint: Path) -> dict[str, Callable[[Path], obj
     return {"safetensors: read and write": safetensors, "import": imported, "export": exported}
 
 
-def benchmark(out: Path = ROOT / "benchmarks" / "results" / "convert.md", rounds: int = 15, threads: int = 2) -> None:
+def benchmark(
+    tokenizer: Path | None = None,
+    out: Path = ROOT / "benchmarks" / "results" / "convert.md",
+    rounds: int = 15,
+    threads: int = 2,
+    tiny: bool = False,
+) -> None:
     """Time import and export beside safetensors, print the table and write it to a file.
 
     Args:
+        tokenizer: folder of the model's tokenizer; without it the sample's is made.
         out: Markdown file for the results.
         rounds: how often each contender has its turn.
         threads: of torch.
+        tiny: two layers of width 64, which show that the benchmark runs and measure nothing.
     """
-    _, tokenizer = sample()
-    with tempfile.TemporaryDirectory(prefix="convert-", dir=ROOT / ".cache") as name, single_process():
+    tokenizer = tokenizer or sample()[1]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="convert-", dir=CACHE) as name, single_process():
         torch.set_num_threads(threads)
         folder = Path(name)
         source, checkpoint = folder / "hf", folder / "checkpoint"
-        random_folder(source, tokenizer)
+        random_folder(source, tokenizer, TINY if tiny else SHAPE)
         size = (source / "model.safetensors").stat().st_size
         runners = contenders(source, checkpoint)
         took: dict[str, list[float]] = {runner: [] for runner in runners}
@@ -124,7 +135,8 @@ def benchmark(out: Path = ROOT / "benchmarks" / "results" / "convert.md", rounds
     base = min(took["safetensors: read and write"])
     lines = ["# Conversion beside safetensors", "", header(), ""]
     size_text = f"{size / 1e9:.2f} GB"
-    lines += [f"Qwen3-0.6B's shape, random weights in BF16, {size_text}, {threads} threads. Seconds: fastest of {rounds}"]
+    shape = "A tiny shape" if tiny else "Qwen3-0.6B's shape"
+    lines += [f"{shape}, random weights in BF16, {size_text}, {threads} threads. Seconds: fastest of {rounds}"]
     lines += ["rounds (median, slowest): what is slower is the machine's other work. Ratio: of the fastest, to safetensors'"]
     lines += ["read and write of the same bytes.", "", "| | seconds | ratio |", "|---|---|---|"]
     for runner, values in took.items():

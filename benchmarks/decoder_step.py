@@ -28,7 +28,7 @@ from common import ROOT, Contender, header, measure, sample
 
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
-from megatron_recipes.config import DecoderRun, Precision
+from megatron_recipes.config import DecoderConfig, DecoderRun, Precision
 from megatron_recipes.data.corpus import Int64Array, TokenCorpus
 from megatron_recipes.engine.parallel import single_process
 from megatron_recipes.recipes import find_recipe
@@ -156,6 +156,19 @@ def theirs(config: DecoderRun) -> Callable[[Batch], None]:
     return step
 
 
+def tiny_shape(model: DecoderConfig) -> DecoderConfig:
+    """The same family with layers of width 64 and a vocabulary as small as the sample's."""
+    return dataclasses.replace(
+        model,
+        hidden_size=64,
+        ffn_hidden_size=96,
+        num_attention_heads=4,
+        num_query_groups=2,
+        head_dim=16,
+        vocab_size=8192,
+    )
+
+
 def rows_of_table(config: DecoderRun, texts: Sequence[Int64Array], rounds: int, threads: int) -> list[str]:
     """The lines of one precision."""
     with single_process():
@@ -178,32 +191,44 @@ def rows_of_table(config: DecoderRun, texts: Sequence[Int64Array], rounds: int, 
 
 
 def benchmark(
-    out: Path = ROOT / "benchmarks" / "results" / "decoder_step.md", rounds: int = 3, threads: int = 2, layers: int = 30
+    corpus: Path | None = None,
+    tokenizer: Path | None = None,
+    out: Path = ROOT / "benchmarks" / "results" / "decoder_step.md",
+    rounds: int = 3,
+    threads: int = 2,
+    layers: int = 30,
+    tiny: bool = False,
 ) -> None:
     """Time training steps of a decoder beside transformers, print the table and write it to a file.
 
     Args:
+        corpus: prefix of .bin/.idx; without it the sample corpus is fetched and prepared.
+        tokenizer: the folder of the tokenizer that made it.
         out: Markdown file for the results.
         rounds: how often each contender has its turn.
         threads: of torch.
         layers: of the model; SmolLM2-135M has 30.
+        tiny: layers of width 64, which show that the benchmark runs and measure nothing.
     """
+    if (corpus is None) != (tokenizer is None):
+        raise SystemExit("--corpus and --tokenizer belong together: give both or neither")
     torch.set_num_threads(threads)
-    texts = documents(*sample())
+    texts = documents(corpus, tokenizer) if corpus and tokenizer else documents(*sample())
     recipe = find_recipe("smollm2_135m_cpt")()
     assert isinstance(recipe, DecoderRun)
     lengths = [len(text) for text in texts]
     padding = sum(batch["input_ids"].numel() for batch in padded(texts)[0]) / sum(lengths) - 1
+    shape = f"A tiny shape, {layers} layers" if tiny else f"SmolLM2-135M's shape, {layers} of its 30 layers"
     lines = ["# A decoder's training step on the CPU", "", header(), ""]
     lines += [
-        f"SmolLM2-135M's shape, {layers} of its 30 layers, {TOKENS:,} tokens a step, full length {LENGTH}, {threads} threads.",
+        f"{shape}, {TOKENS:,} tokens a step, full length {LENGTH}, {threads} threads.",
         f"{len(texts)} real documents of {statistics.median(lengths):.0f} tokens in the median, {statistics.mean(lengths):.0f} "
         f"on average, {max(lengths)} at most; padded to the longest of their batch they grow by {padding:.0%}.",
         "Real tokens per second of wall time and the ratio of each round: medians.",
     ]
     lines += ["", "| precision | case | Megatron-Core | transformers | ratio |", "|---|---|---|---|---|"]
     for precision in PRECISIONS:
-        model = dataclasses.replace(recipe.model, num_layers=layers)
+        model = dataclasses.replace(tiny_shape(recipe.model) if tiny else recipe.model, num_layers=layers)
         lines += rows_of_table(dataclasses.replace(recipe, precision=precision, model=model), texts, rounds, threads)
     text = "\n".join(lines) + "\n"
     print(text)

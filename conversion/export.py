@@ -14,6 +14,7 @@ from mecellem.console import step
 from mecellem.errors import UserError
 from mecellem.files import atomic_folder
 from mecellem.flags import parse_and_call
+from megatron_recipes.run_folder import TOKENIZER
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,7 @@ def export_checkpoint(
     fault = damage(checkpoint)
     if fault is not None:
         raise UserError(f"{checkpoint} cannot be loaded, the checkpoint is damaged: {fault}; use an older one")
-    source = check_tokenizer(tokenizer or checkpoint / "tokenizer", meta.model.vocab_size, meta.tokenizer_sha256)
+    source = check_tokenizer(tokenizer or checkpoint / TOKENIZER, meta.model.vocab_size, meta.tokenizer_sha256)
     with atomic_folder(folder, replace, "overwrite it with --replace") as temporary, single_process():
         from conversion.model_card import write_card
         from conversion.verify import require_passed, verify_folder
@@ -111,11 +112,25 @@ def write_folder(
     return chunks, target
 
 
+def bytes_of(size: str) -> int:
+    """`5GB` -> 5,000,000,000, as transformers' `max_shard_size` reads it. Raises `UserError` for what is no size."""
+    from huggingface_hub.serialization._base import parse_size_to_int
+
+    try:
+        found = parse_size_to_int(size)
+    except (ValueError, OverflowError):  # OverflowError: of an infinite one
+        found = 0
+    if found <= 0:
+        raise UserError(f"--shard-size {size} is no size of a file: give a number with KB, MB, GB or TB, like 5GB")
+    return found
+
+
 def export(
     checkpoint: Annotated[Path, tyro.conf.Positional],
     folder: Annotated[Path, tyro.conf.Positional],
     tokenizer: Path | None = None,
     dtype: DtypeName = "stored",
+    shard_size: str = "5GB",
     replace: bool = False,
 ) -> None:
     """Convert a Megatron checkpoint to a Hugging Face folder, compare the two on real text, refuse what differs.
@@ -125,13 +140,15 @@ def export(
         folder: the Hugging Face folder to write.
         tokenizer: tokenizer folder, by default the one inside the checkpoint.
         dtype: type of the weights, by default as the checkpoint stores them.
+        shard_size: largest size of a file of weights (KB, MB, GB or TB); a tensor that is larger gets a file of its own.
         replace: overwrite an existing folder.
     """
+    shard_bytes = bytes_of(shard_size)
     with step("convert export", reads=[checkpoint], writes=[folder]) as out:
-        result = export_checkpoint(checkpoint, folder, tokenizer, dtype, replace)
+        result = export_checkpoint(checkpoint, folder, tokenizer, dtype, replace, shard_bytes)
         out.print(result.sentence(), markup=False)
 
 
 def main(argv: Sequence[str]) -> None:
-    """The command."""
+    """Entry point of `mecellem convert export`."""
     parse_and_call(export, argv, "mecellem convert export")

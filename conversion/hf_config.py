@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mecellem.errors import UserError
-from mecellem.tokenizer_files import MODEL_CONFIG
+from mecellem.tokenizer_files import MODEL_CONFIG, read_json
 from megatron_recipes.config import DecoderConfig, EncoderConfig, ModelConfig, RopeScaling
 
 if TYPE_CHECKING:
@@ -42,19 +41,6 @@ SCALING = {
 def model_type(model: ModelConfig) -> str:
     """The `model_type` of a model's `config.json`."""
     return "modernbert" if isinstance(model, EncoderConfig) else model.family
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file. Raises `UserError` for a file that is missing or holds something else."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: {path.parent} is not a Hugging Face model folder") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return values
 
 
 def special_ids(folder: Path, model: ModelConfig) -> dict[str, Any]:

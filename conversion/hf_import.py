@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from mecellem.errors import UserError
 from mecellem.files import atomic_folder, sha256_of
 from mecellem.flags import parse_and_call
 from megatron_recipes.config import DecoderConfig, ModelConfig, as_flags, flatten
+from megatron_recipes.run_folder import CHECKPOINT, TOKENIZER
 
 if TYPE_CHECKING:
     import torch
@@ -50,16 +52,28 @@ def read_source(folder: Path) -> tuple[ModelConfig, SafetensorsReader]:
 
 def require_tied(reader: SafetensorsReader, name: str, original: str) -> None:
     """Leave a copy of a tied weight out, after a look at it: a folder whose copy differs means two different models."""
-    if original in reader.shapes and (
-        reader.shapes[name] != reader.shapes[original]
-        or not (reader.tensor(name) == reader.tensor(original)).all()  # maps of the file
-    ):
+    if original in reader.shapes and not same_values(reader, name, original):
         raise UserError(
             f"{reader.files[name]}: {name} differs from {original}, though config.json ties them (tie_word_embeddings): one of "
             "the two is wrong; get the folder again, or set tie_word_embeddings to false if the head is meant to be its own"
         )
     for values in (reader.files, reader.shapes, reader.types):
         del values[name]
+
+
+def same_values(reader: SafetensorsReader, name: str, other: str) -> bool:
+    """Whether two tensors are equal, read block by block: both at once would take twice the memory of the largest."""
+    from conversion.safetensors_folder import BLOCK_BYTES
+
+    shape = reader.shapes[name]
+    if shape != reader.shapes[other]:
+        return False
+    count = max(1, BLOCK_BYTES // (4 * math.prod(shape[1:])))
+    return all(
+        bool((reader.rows(name, start, stop) == reader.rows(other, start, stop)).all())
+        for start in range(0, shape[0], count)
+        for stop in (min(start + count, shape[0]),)
+    )
 
 
 def check_recipe(name: str, model: ModelConfig, source: Path) -> None:
@@ -161,7 +175,7 @@ def write_checkpoint(target: Path, model: ModelConfig, reader: SafetensorsReader
     unpadded = without_padding(chunks, model)
     reader.check(hf_shapes(model, {name: row_shape(parts) for name, parts in unpadded.items()}))
     write_tensors(target, megatron_tensors(reader, model, chunks), reader.dtype(), objects)
-    keep_companions(reader.folder, target / checkpoints.TOKENIZER)
+    keep_companions(reader.folder, target / TOKENIZER)
     meta = checkpoints.CheckpointMeta(
         step=0,
         tokens=0,
@@ -170,9 +184,9 @@ def write_checkpoint(target: Path, model: ModelConfig, reader: SafetensorsReader
         tokenizer_sha256=sha256_of(reader.folder / "tokenizer.json"),
         layout=checkpoints.layout(),
         versions=checkpoints.versions(),
-        recipe=name,
+        name=name,
     )
-    (target / checkpoints.META).write_text(meta.to_json(checkpoints.file_sizes(target)), encoding="utf-8")
+    (target / CHECKPOINT).write_text(meta.to_json(checkpoints.file_sizes(target)), encoding="utf-8")
     return unpadded
 
 
@@ -211,5 +225,5 @@ def import_(
 
 
 def main(argv: Sequence[str]) -> None:
-    """The command."""
+    """Entry point of `mecellem convert import`."""
     parse_and_call(import_, argv, "mecellem convert import")

@@ -14,6 +14,10 @@ def write_card(folder: Path, meta: CheckpointMeta, result: Verification) -> None
     model = meta.model
     text = _encoder(model) if isinstance(model, EncoderConfig) else _decoder(model)
     versions = ", ".join(f"{name} {number}" for name, number in meta.versions.items())
+    origin = f"trained with Megatron-Core on {meta.tokens:,} tokens (recipe `{meta.name}`)"
+    if meta.step == 0:
+        origin = f"the weights of `{meta.name}` as they were imported: not trained further"
+    trained = f"Trained with {versions}, precision {meta.precision}." if meta.step else f"Written with {versions}."
     (folder / "README.md").write_text(
         f"""---
 language: tr
@@ -22,9 +26,9 @@ pipeline_tag: {text.task}
 tags: [{text.tag}, megatron-core, mecellem]
 ---
 
-# {meta.recipe}, step {meta.step:,}
+# {meta.name}{f", step {meta.step:,}" if meta.step else ""}
 
-A {text.what}, trained with Megatron-Core on {meta.tokens:,} tokens (recipe `{meta.recipe}`).
+A {text.what}, {origin}.
 
 {text.table}
 
@@ -34,7 +38,7 @@ This folder was loaded with plain transformers and compared, in fp32, with the M
 {result.tokens_compared:,} tokens of Turkish text in {result.sequences_compared} sequences of up to \
 {result.longest_sequence:,} tokens, padded and unpadded. Largest logit difference {result.max_logit_difference:.2e}
 (allowed {result.tolerance:.2e}), top-1 agreement {result.top1_agreement:.2%}. {text.proof}
-All figures are in `verification.json`. Trained with {versions}, precision {meta.precision}.
+All figures are in `verification.json`. {trained}
 
 ## Use
 

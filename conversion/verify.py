@@ -69,7 +69,7 @@ class Verification:
         return dataclasses.asdict(self)
 
     def sentence(self) -> str:
-        """For people."""
+        """What was compared and how far apart it was, as the commands print it."""
         said = "" if self.continuation is None else f", the same continuation ({self.continuation!r})"
         return (
             f"verified against the Megatron model on {self.tokens_compared:,} tokens: largest logit difference "

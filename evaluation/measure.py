@@ -32,6 +32,7 @@ from evaluation.retrieval.tasks import RetrievalTask, build_tasks
 from evaluation.samples import samples
 from evaluation.settings import EvaluationSettings
 from mecellem.files import sha256_of
+from mecellem.tokenizer_files import read_json
 from post_training.contrastive import TRAINING_RECORD, mean_pooled, train_contrastive
 from post_training.model_folder import (
     check_model_folder,
@@ -40,7 +41,6 @@ from post_training.model_folder import (
     load_tokenizer,
     model_sha256,
     pick_device,
-    read_json,
 )
 from preprocessing.corpus.document import Document
 from preprocessing.corpus.read_split import read_split, split_path, split_sha256

@@ -19,6 +19,8 @@ from megatron_recipes.config import RunConfig, flatten, origins
 
 FILE = "run.yaml"
 METRICS = "metrics.jsonl"
+CHECKPOINT = "mecellem.json"  # in every checkpoint's folder, and in no other
+TOKENIZER = "tokenizer"  # sub-folder of a checkpoint: it can be exported when the data is long gone
 
 # Values that change how a run is computed, not what it computes. (A curriculum is compared by its content.)
 MAY_CHANGE = {

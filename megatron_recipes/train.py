@@ -191,7 +191,7 @@ def planned_start(config: DecoderRun, run: Path | None, named: Collection[str]) 
     tokenizer = config.data.tokenizer / "tokenizer.json"
     meta = refuse_other_start(folder, config.model, sha256_of(tokenizer) if tokenizer.is_file() else None)
     trained = f" after {meta.tokens:,} tokens" if meta.step else ""
-    return f"{folder} ({meta.recipe}{trained})"
+    return f"{folder} ({meta.name}{trained})"
 
 
 def run_rank(

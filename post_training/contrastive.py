@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from mecellem.console import progress_bar
 from mecellem.errors import UserError
 from mecellem.files import atomic_folder
-from post_training.model_folder import check_model_folder, load_tokenizer, pick_device, quiet_transformers, read_json
+from mecellem.tokenizer_files import read_json
+from post_training.model_folder import check_model_folder, load_tokenizer, pick_device, quiet_transformers
 from preprocessing.corpus.document import Document
 
 if TYPE_CHECKING:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
+from mecellem.tokenizer_files import read_json, read_vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -35,36 +35,12 @@ def check_model_folder(folder: Path) -> None:
     rows = read_json(folder / "config.json").get("vocab_size")
     if not isinstance(rows, int):
         raise UserError(f"{folder / 'config.json'} has no vocab_size: {export}")
-    largest = largest_token_id(folder / "tokenizer.json")
-    if largest >= rows:
+    entries = read_vocabulary(folder).size
+    if entries > rows:
         raise UserError(
-            f"{folder / 'tokenizer.json'} has token ids up to {largest:,} but the model's embedding has {rows:,} rows: "
+            f"{folder / 'tokenizer.json'} has token ids up to {entries - 1:,} but the model's embedding has {rows:,} rows: "
             "the tokenizer belongs to another model; export with the tokenizer that the model was trained with"
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises `UserError` when it is not one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): write it again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}, not a JSON object: write it again")
-    return value
-
-
-def largest_token_id(path: Path) -> int:
-    """The largest id that a `tokenizer.json` can produce, added tokens included."""
-    from tokenizers import Tokenizer
-
-    try:
-        vocabulary = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise UserError(f"{path} is not a tokenizer that the tokenizers library reads ({error})") from None
-    if not vocabulary:
-        raise UserError(f"{path} has an empty vocabulary: train the tokenizer again")
-    return max(vocabulary.values())
 
 
 def model_sha256(folder: Path) -> str:

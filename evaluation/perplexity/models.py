@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from evaluation.run_folder import checkpoint_fingerprint
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
-from post_training.model_folder import largest_token_id, load_tokenizer, quiet_transformers, read_json
+from mecellem.tokenizer_files import read_json, read_vocabulary
+from megatron_recipes.run_folder import CHECKPOINT, TOKENIZER
+from post_training.model_folder import load_tokenizer, quiet_transformers
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
-
-CHECKPOINT = "mecellem.json"
-TOKENIZER = "tokenizer"  # sub-folder of a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +98,12 @@ def _check_hugging_face(folder: Path) -> ModelSource:
 
 def _check_tokenizer(folder: Path, rows: int) -> Path:
     """The folder, once its `tokenizer.json` is known to fit an embedding of `rows` rows."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: copy the tokenizer that the model was trained with there")
-    largest = largest_token_id(path)
-    if largest >= rows:
-        raise UserError(f"{path} has token ids up to {largest:,} but the model's embedding has {rows:,} rows: wrong tokenizer")
+    entries = read_vocabulary(folder).size
+    if entries > rows:
+        raise UserError(
+            f"{folder / 'tokenizer.json'} has token ids up to {entries - 1:,} but the model's embedding has {rows:,} rows: "
+            "copy the tokenizer that the model was trained with there"
+        )
     return folder
 
 
@@ -152,7 +151,7 @@ class MegatronScorer:
         from megatron_recipes.engine import checkpoint
 
         self.model = build(checkpoint.read_meta(folder).model, ParallelConfig(), dtype)
-        checkpoint.load(folder, self.model, optimizer=None)
+        checkpoint.load_weights(folder, self.model)
         self.model.to(device).eval()
 
     def losses(self, ids: torch.Tensor, last: int) -> torch.Tensor:

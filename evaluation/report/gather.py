@@ -52,6 +52,13 @@ class ReportData:
         return "token" if self.causal else "masked token"
 
     @property
+    def emulated_fp8(self) -> str | None:
+        """The precision of a run whose FP8 was emulated, which says nothing of FP8's speed; None for every other run."""
+        config = self.settings.get("config", {})
+        emulated = (config.get("fp8") or {}).get("emulate")
+        return str(config["precision"]) if emulated and str(config.get("precision")).startswith("fp8") else None
+
+    @property
     def best(self) -> EvaluationResults | None:
         """Results of the selected checkpoint."""
         return self.results[self.selection.best_step] if self.selection else None

@@ -20,7 +20,7 @@ from megatron_recipes.plan import human_count
 
 CAPTIONS = {
     "loss": "Loss in nats per {counted}; each training step thin, the moving average strong.{stages}",
-    "dynamics": "Learning rate, throughput and gradient norm. Axes end where 99% of the steps do.",
+    "dynamics": "{dynamics}. Axes end where 99% of the steps do.",
     "checkpoints": "Each checkpoint was exported and asked for the same [MASK]s; where there are retrieval tasks it was also "
     "given the same short contrastive training and scored on the same queries, with 95% intervals over queries as bars.",
     "systems": "Every system on every task for the kept checkpoint; bars are 95% bootstrap intervals over queries.",
@@ -28,6 +28,7 @@ CAPTIONS = {
     "the sequence length.",
     "perplexity": "Every model on every sub-domain; bars are 95% bootstrap intervals over documents.",
 }
+EMULATED = "FP8 emulated"  # the label of such a run, wherever it is shown
 STAGES = " Dotted lines: where stages begin. Validation reads sequences of the stage's length, so its loss may jump there."
 
 
@@ -53,6 +54,7 @@ def headline(data: ReportData) -> str:
     text = f"{human_count(facts['tokens'])} tokens in {facts['steps']:,} steps"
     if facts["planned_steps"] and facts["steps"] < facts["planned_steps"]:
         text += f" of {facts['planned_steps']:,} planned"
+    text += f", {EMULATED}" if data.emulated_fp8 else ""
     text += f": training loss {facts['loss_first']:.2f} → {facts['loss_last']:.2f} nats."
     best = data.best
     if best:
@@ -70,9 +72,13 @@ def tiles(data: ReportData) -> list[dict[str, str]]:
         {
             "label": "Tokens seen",
             "value": human_count(facts["tokens"]),
-            "note": f"{human_count(facts['tokens_per_second_median'])} a second",
+            "note": f"in {facts['steps']:,} steps",
         }
     ]
+    if data.emulated_fp8:
+        found.append({"label": "Precision", "value": EMULATED, "note": f"{data.emulated_fp8}: numerics, not speed"})
+    else:
+        found[0]["note"] = f"{human_count(facts['tokens_per_second_median'])} a second"
     lowest = facts["validation_lowest"]
     if lowest:
         found.append(
@@ -260,6 +266,8 @@ def render(data: ReportData, figures: Mapping[str, Mapping[str, bytes]], evaluat
     measured = best or perplexity
     machine = data.settings.get("machine", {})
     stages = STAGES if data.curriculum else ""
+    dynamics = ["Learning rate", *([] if data.emulated_fp8 else ["throughput"]), "gradient norm"]
+    words = {"counted": data.counted, "stages": stages, "dynamics": " and ".join(", ".join(dynamics).rsplit(", ", 1))}
     page = template.render(
         data=data,
         style=(here / "page.css").read_text(encoding="utf-8"),
@@ -267,9 +275,11 @@ def render(data: ReportData, figures: Mapping[str, Mapping[str, bytes]], evaluat
         headline=headline(data),
         tiles=tiles(data),
         figures={name: {theme: data_uri(png) for theme, png in images.items()} for name, images in figures.items()},
-        captions={name: text.format(counted=data.counted, stages=stages) for name, text in CAPTIONS.items()},
+        captions={name: text.format(**words) for name, text in CAPTIONS.items()},
+        dynamics=words["dynamics"],
         facts=facts,
-        took=human_time(facts["seconds"]),
+        emulated=f"{EMULATED} ({data.emulated_fp8})" if data.emulated_fp8 else "",
+        took=human_time(facts["seconds"]) if facts["seconds"] is not None else "",
         best=best,
         selection_text=selection_text(data) if best else [],
         checkpoint_rows=checkpoint_rows(data) if best else [],

@@ -192,15 +192,14 @@ def mark_stages(axes: Axes, data: ReportData, theme: Theme, letters: int = LETTE
 
 
 def dynamics_figure(data: ReportData, theme: Theme) -> Figure:
-    """Learning rate, throughput and gradient norm over tokens, side by side."""
+    """Learning rate, throughput (but of emulated FP8) and gradient norm over tokens, side by side."""
     from matplotlib.ticker import EngFormatter, FuncFormatter
 
-    figure, panels = new_figure(8.6, 2.6, 1, 3)
-    for axes, (name, title) in zip(
-        panels,
-        (("lr", "Learning rate"), ("tokens_per_second", "Tokens per second"), ("grad_norm", "Gradient norm")),
-        strict=True,
-    ):
+    shown = {"lr": "Learning rate", "tokens_per_second": "Tokens per second", "grad_norm": "Gradient norm"}
+    if data.emulated_fp8:
+        del shown["tokens_per_second"]
+    figure, panels = new_figure(8.6, 2.6, 1, len(shown))
+    for axes, (name, title) in zip(panels, shown.items(), strict=True):
         rows = [row for row in data.training if name in row]
         if name == "lr":
             axes.plot(column(rows, "tokens"), column(rows, name), color=theme.model, linewidth=2)

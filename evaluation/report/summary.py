@@ -14,14 +14,16 @@ from mecellem.files import atomic_write
 
 
 def training_summary(data: ReportData) -> dict[str, Any]:
-    """How far the training went and where its losses ended."""
+    """How far the training went and where its losses ended. Emulated FP8 is not timed: an emulation has no speed to report."""
     last, lowest = data.training[-1], data.lowest_validation()
+    timed = data.emulated_fp8 is None
     return {
         "steps": last["step"],
         "planned_steps": data.settings.get("steps"),
         "tokens": last["tokens"],
-        "seconds": sum(float(row.get("seconds") or 0.0) for row in data.training),
-        "tokens_per_second_median": median([float(row["tokens_per_second"]) for row in data.training]),
+        "emulated_fp8": data.emulated_fp8,
+        "seconds": sum(float(row.get("seconds") or 0.0) for row in data.training) if timed else None,
+        "tokens_per_second_median": median([float(row["tokens_per_second"]) for row in data.training]) if timed else None,
         "loss_first": data.training[0]["loss"],
         "loss_last": last["loss"],
         "validation_last": data.validation[-1] if data.validation else None,

@@ -163,7 +163,7 @@ class DecoderRun(RunConfig):
     def check(self, world_size: int) -> None:
         """Raise `UserError` for whatever cannot run on `world_size` ranks, before any work starts.
 
-        What depends on the curriculum's stages is checked with the curriculum (`engine.tasks.causal`).
+        What depends on the curriculum's stages is checked with the curriculum (`engine.refusals.refuse_stages`).
         """
         self.check_common()
         self.model.check()

@@ -102,13 +102,18 @@ def validation_batches(
         yield causal_batch(rows, seq_len, attention, filler=corpus.manifest.tokenizer.eod_id)
 
 
+def context_chunks(rank: int, size: int) -> tuple[int, int]:
+    """The two of a row's `2 x size` equal parts that a context-parallel rank holds: one cheap, one dear (zig-zag)."""
+    return rank, 2 * size - 1 - rank
+
+
 def split_for_context(array: np.ndarray[Any, Any], context_rank: int, context_size: int) -> np.ndarray[Any, Any]:
     """The share `[b, s / context_size]` of one context-parallel rank in `array` [b, s].
 
-    A row is cut into 2 x `context_size` chunks; rank r takes chunk r and, counted from the end, chunk r: under causal
-    attention every rank then has the same work. `s` must divide by 2 x `context_size`.
+    A row is cut into 2 x `context_size` chunks, of which a rank takes `context_chunks`: under causal attention every rank
+    then has the same work. `s` must divide by 2 x `context_size`.
     """
     length = array.shape[1]
     assert length % (2 * context_size) == 0 and 0 <= context_rank < context_size, (length, context_rank, context_size)
     chunks = array.reshape(len(array), 2 * context_size, -1)
-    return np.concatenate([chunks[:, context_rank], chunks[:, -1 - context_rank]], axis=1)
+    return chunks[:, list(context_chunks(context_rank, context_size))].reshape(len(array), -1)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from mecellem.errors import UserError
-from mecellem.files import sha256_of
 from mecellem.manifest import CorpusManifest, manifest_path, read_manifest, verify_files
+from mecellem.tokenizer_files import read_json, read_vocabulary
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -27,51 +25,6 @@ HEADER = struct.Struct("<9sQBQQ")
 AGAIN = "write the corpus again with `mecellem prepare tokenize`"
 
 Int64Array = np.ndarray[Any, np.dtype[np.int64]]
-
-
-def _load_json(path: Path) -> dict[str, Any]:
-    try:
-        content = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: {path.parent} is not a Hugging Face tokenizer folder") from None
-    except orjson.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}): save the tokenizer again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a JSON object: save the tokenizer again")
-    return content
-
-
-def _entries(path: Path, tokenizer: dict[str, Any]) -> tuple[dict[str, int], set[int]]:
-    """Every entry's id by its text, and the ids of those that `tokenizer.json` calls special."""
-    vocabulary = tokenizer.get("model", {}).get("vocab")
-    if isinstance(vocabulary, list):  # Unigram models store (text, score) pairs in the order of their ids
-        vocabulary = {pair[0]: index for index, pair in enumerate(vocabulary)}
-    if not isinstance(vocabulary, dict):
-        raise UserError(f"{path} has no model.vocab: it is not a fast tokenizer of the Hugging Face library")
-    added = tokenizer.get("added_tokens") or []
-    entries = vocabulary | {token["content"]: token["id"] for token in added}
-    return entries, {token["id"] for token in added if token.get("special")}
-
-
-@lru_cache(maxsize=8)
-def _facts(path: Path, modified: int, size: int) -> tuple[int, str]:
-    entries, _ = _entries(path, _load_json(path))
-    return max(entries.values()) + 1, sha256_of(path)
-
-
-def _tokenizer_facts(folder: Path) -> tuple[int, str]:
-    """Vocabulary size and SHA-256 of `tokenizer.json`, read once though a hundred corpora are compared with it."""
-    path = folder / "tokenizer.json"
-    stat = path.stat() if path.is_file() else None
-    return _facts(path, stat.st_mtime_ns if stat else 0, stat.st_size if stat else 0)
-
-
-def vocabulary_size(folder: Path) -> int:
-    """The highest id + 1 of any Hugging Face fast-tokenizer folder; a causal corpus needs no more of its tokenizer.
-
-    A model's embedding may have more rows (Qwen3: 151,936 for 151,669 entries), never fewer.
-    """
-    return _tokenizer_facts(folder)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +45,7 @@ class SpecialTokens:
         A tokenizer without [CLS] or [SEP] is served by its `bos_token` and `eos_token`.
         """
         path, config_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
-        entries, special = _entries(path, _load_json(path))
-        config = _load_json(config_path)
+        vocabulary, config = read_vocabulary(folder), read_json(config_path, "tokenizer")
 
         def role(*names: str) -> int:
             for name in names:
@@ -101,9 +53,9 @@ class SpecialTokens:
                 text = token.get("content") if isinstance(token, dict) else token
                 if text is None:
                     continue
-                if text not in entries:
+                if text not in vocabulary.ids:
                     raise UserError(f"{config_path}: {name} {text!r} is not in {path}: save the tokenizer again")
-                return entries[text]
+                return vocabulary.ids[text]
             raise UserError(f"{config_path} names no {names[0]}, which MLM training needs: add it to the tokenizer")
 
         roles = {
@@ -112,8 +64,7 @@ class SpecialTokens:
             "mask": role("mask_token"),
             "pad": role("pad_token"),
         }
-        ids = frozenset(special | set(roles.values()))
-        return cls(**roles, ids=ids, vocab_size=max(entries.values()) + 1)
+        return cls(**roles, ids=vocabulary.special | set(roles.values()), vocab_size=vocabulary.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +114,13 @@ def read_index(path: Path) -> Index:
 
 def _check_tokenizer(prefix: Path, manifest: CorpusManifest, folder: Path, flag: str) -> None:
     path = folder / "tokenizer.json"
-    size, digest = _tokenizer_facts(folder)
-    if size != manifest.tokenizer.vocab_size:
+    vocabulary = read_vocabulary(folder)
+    if vocabulary.size != manifest.tokenizer.vocab_size:
         raise UserError(
-            f"{folder} has {size:,} entries, {manifest_path(prefix)} was written with "
+            f"{folder} has {vocabulary.size:,} entries, {manifest_path(prefix)} was written with "
             f"{manifest.tokenizer.vocab_size:,}: set {flag} to the tokenizer that made the corpus, or tokenize the corpus again"
         )
-    if digest != manifest.tokenizer.sha256:
+    if vocabulary.sha256 != manifest.tokenizer.sha256:
         raise UserError(
             f"{path}: SHA-256 differs from the tokenizer's in {manifest_path(prefix)}: "
             f"set {flag} to the tokenizer that made the corpus, or tokenize the corpus again"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mecellem.errors import UserError
 from mecellem.manifest import CorpusManifest, manifest_path, read_manifest
+from mecellem.tokenizer_files import read_vocabulary
 from megatron_recipes.data.blend import Blend
-from megatron_recipes.data.corpus import TokenCorpus, vocabulary_size
+from megatron_recipes.data.corpus import TokenCorpus
 from megatron_recipes.data.curriculum import Curriculum, Source, Stage
 from megatron_recipes.data.cursor import Cursor, identity
 
@@ -130,7 +131,7 @@ def check_supply(curriculum: Curriculum, uses: list[Use]) -> None:
 
 def open_causal_corpus(prefix: Path, tokenizer: Path, model_rows: int, verify: bool) -> TokenCorpus:
     """`TokenCorpus.open` for a decoder: its tokenizer may have fewer entries than the embedding has rows, never more."""
-    entries = vocabulary_size(tokenizer)
+    entries = read_vocabulary(tokenizer).size
     if entries > model_rows:
         raise UserError(
             f"the tokenizer in {tokenizer} has {entries:,} entries, the model's embedding {model_rows:,} rows: "

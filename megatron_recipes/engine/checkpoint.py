@@ -24,12 +24,11 @@ from mecellem.errors import UserError
 from mecellem.files import atomic_write, commit_folder, disk_full_cause, disk_full_error
 from mecellem.tokenizer_files import MODEL_CONFIG, copy_tokenizer
 from megatron_recipes.config import DecoderConfig, EncoderConfig, ModelConfig, RopeScaling
+from megatron_recipes.run_folder import CHECKPOINT, TOKENIZER
 
-FORMAT = "mecellem.checkpoint/2"
-META = "mecellem.json"
+FORMAT = "mecellem.checkpoint/3"
 COMMON = "common.pt"  # Megatron-Core's name for what is no tensor
 LATEST = "latest"
-TOKENIZER = "tokenizer"  # sub-folder: a checkpoint can be exported when the data is long gone
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class CheckpointMeta:
     tokenizer_sha256: str
     layout: dict[str, int]
     versions: dict[str, str]
-    recipe: str
+    name: str  # of the recipe that trained it, or of the model that was imported
     cursor: dict[str, Any] | None = None  # where the data stand; None where the step says it all
 
     def to_json(self, files: dict[str, int]) -> str:
@@ -61,7 +60,7 @@ def read_meta(folder: Path) -> CheckpointMeta:
         model = _read_model(values["model"])
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{Path(folder) / META} is not as it was written (model: {error}): the checkpoint is damaged, use another one"
+            f"{Path(folder) / CHECKPOINT} is not as it was written (model: {error}): the checkpoint is damaged, use another one"
         ) from None
     return CheckpointMeta(**{**values, "model": model})
 
@@ -74,13 +73,15 @@ def _read_model(values: dict[str, Any]) -> ModelConfig:
 
 
 def _read_values(folder: Path) -> dict[str, Any]:
-    path = Path(folder) / META
+    path = Path(folder) / CHECKPOINT
     if Path(folder).name == LATEST and Path(folder).is_file():
         raise UserError(f"{folder} is a file that names the newest checkpoint: give that folder beside it")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{folder} is not a checkpoint: it has no {META}; give a .../checkpoints/step_NNNNNNN folder") from None
+        raise UserError(
+            f"{folder} is not a checkpoint: it has no {CHECKPOINT}; give a .../checkpoints/step_NNNNNNN folder"
+        ) from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}): the checkpoint is damaged, use another one") from None
     found = values.pop("format", None)
@@ -107,7 +108,7 @@ def step_folder(run: Path, step: int) -> Path:
 def file_sizes(folder: Path) -> dict[str, int]:
     """Bytes of every file below `folder` except `mecellem.json` itself, by relative name."""
     files = sorted(item for item in folder.rglob("*") if item.is_file())
-    return {str(item.relative_to(folder)): item.stat().st_size for item in files if item != folder / META}
+    return {str(item.relative_to(folder)): item.stat().st_size for item in files if item != folder / CHECKPOINT}
 
 
 def damage(folder: Path) -> str | None:
@@ -224,6 +225,7 @@ def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, 
     whose files travel with the weights.
     """
     from megatron.core import dist_checkpointing
+    from megatron.core.dist_checkpointing.utils import force_all_tensors_to_non_fp8
 
     from megatron_recipes.engine.optimizer_state import optimizer_state
 
@@ -240,6 +242,7 @@ def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, 
         if optimizer is not None:
             state["optimizer"] = optimizer_state(optimizer, state["model"], metadata, is_loading=False)
             state["rng"] = _rng_object()
+        force_all_tensors_to_non_fp8(state["model"])  # as a load does: files of plain tensors, which anyone reads
         dist_checkpointing.save(state, str(temporary))
         dist.barrier()
         if rank == 0:
@@ -248,7 +251,7 @@ def save(folder: Path, meta: CheckpointMeta, model: Any, optimizer: Any | None, 
             copy_tokenizer(tokenizer, temporary / TOKENIZER)
             if (tokenizer / MODEL_CONFIG).exists():
                 shutil.copyfile(tokenizer / MODEL_CONFIG, temporary / TOKENIZER / MODEL_CONFIG)
-            (temporary / META).write_text(meta.to_json(file_sizes(temporary)), encoding="utf-8")
+            (temporary / CHECKPOINT).write_text(meta.to_json(file_sizes(temporary)), encoding="utf-8")
             commit_folder(temporary, folder, replace=folder.exists())
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -266,11 +269,29 @@ def point_latest(run: Path, folder: Path) -> None:
         handle.write(folder.name + "\n")
 
 
-def load(folder: Path, model: Any, optimizer: Any | None) -> CheckpointMeta:
-    """Load a checkpoint of any layout into this rank's model and optimizer (None: weights only).
+def load(folder: Path, model: Any, optimizer: Any) -> CheckpointMeta:
+    """Load a checkpoint of any layout into this rank's model and optimizer. Raises `UserError` when it is damaged."""
+    meta, state = _read_state(folder, model, optimizer)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if "rng" in state:
+        _restore_rng(state["rng"])
+    return meta
 
-    Raises `UserError` when the checkpoint is damaged.
+
+def load_weights(folder: Path, model: Any) -> dict[str, Any]:
+    """Load the weights alone of a checkpoint of any layout; returns them as they were read, by this rank's names.
+
+    A model with parameters in FP8 has rounded them. Raises `UserError` when the checkpoint is damaged.
     """
+    _, state = _read_state(folder, model, optimizer=None)
+    weights: dict[str, Any] = state["model"]
+    model.load_state_dict(weights)
+    return weights
+
+
+def _read_state(folder: Path, model: Any, optimizer: Any | None) -> tuple[CheckpointMeta, dict[str, Any]]:
+    """This rank's part of a checkpoint: model, optimizer unless it is None, and random states where the layout is the same."""
     fault = damage(folder)
     if fault is not None:
         raise UserError(f"{folder} cannot be loaded, the checkpoint is damaged: {fault}; use an older one")
@@ -285,10 +306,9 @@ def load(folder: Path, model: Any, optimizer: Any | None) -> CheckpointMeta:
     state: dict[str, Any] = {"model": model.sharded_state_dict(metadata=metadata)}
     if optimizer is None:  # a start from weights alone: scales of FP8 begin anew
         state["model"] = without_fp8_state(state["model"])
-    same_layout = meta.layout == layout()
-    if optimizer is not None:
+    else:
         state["optimizer"] = optimizer_state(optimizer, state["model"], metadata, is_loading=True)
-        if same_layout:
+        if meta.layout == layout():
             state["rng"] = _rng_object()
     try:
         state = dist_checkpointing.load(state, str(folder))
@@ -298,9 +318,4 @@ def load(folder: Path, model: Any, optimizer: Any | None) -> CheckpointMeta:
             f"it was written with {meta.versions}; if the versions are right the checkpoint is damaged: use an older one (a "
             "run resumes from the one before when this folder is moved away)"
         ) from error
-    model.load_state_dict(state["model"])
-    if optimizer is not None:
-        optimizer.load_state_dict(state["optimizer"])
-        if same_layout:
-            _restore_rng(state["rng"])
-    return meta
+    return meta, state

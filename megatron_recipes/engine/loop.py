@@ -20,6 +20,7 @@ from megatron_recipes.engine.setup import Training, build_training
 from megatron_recipes.engine.step import StepResult, learning_rate, train_step, validate
 from megatron_recipes.engine.stop import StopSignal
 from megatron_recipes.engine.tasks import Task
+from megatron_recipes.models.init import initial_weights
 
 
 def train(config: RunConfig, task: Task, run: Path, place: Rank, tokenizer_sha256: str, stop: StopSignal) -> int:
@@ -34,8 +35,8 @@ def train(config: RunConfig, task: Task, run: Path, place: Rank, tokenizer_sha25
     dist.barrier()
     training = build_training(config, task.build_model())
     done = _resume(run, task, training)
-    if done == 0 and isinstance(config, DecoderRun) and config.init_from is not None:
-        _start_from(config.init_from, training)
+    if done == 0:
+        set_start(config, training)
     if _any_rank(bool(stop.received)):
         return done
     with ExitStack() as stack:
@@ -95,7 +96,7 @@ def _save(config: RunConfig, task: Task, run: Path, training: Training, step: in
         tokenizer_sha256=tokenizer_sha256,
         layout=checkpoint.layout(),
         versions=checkpoint.versions(),
-        recipe=config.name,
+        name=config.name,
         cursor=task.cursor(),
     )
     if config.optimizer.distributed:  # each rank updated its part only; the next forward pass would gather the others'
@@ -124,7 +125,17 @@ def _resume(run: Path, task: Task, training: Training) -> int:
     return meta.step
 
 
-def _start_from(folder: Path, training: Training) -> None:
-    """Take the weights of a checkpoint of any layout, and nothing else of it."""
-    checkpoint.load(folder, training.model, optimizer=None)
-    training.optimizer.reload_model_params()  # the FP32 master weights were copied from the initial ones
+def set_start(config: RunConfig, training: Training) -> None:
+    """The weights that a new run begins with: of `--init-from` and nothing else of it, else those that the seed gives.
+
+    The optimizer has copied its FP32 master weights from the parameters as they were built. They are set from what was
+    read or drawn, not from the parameters: those of `--fp8.param-gather` have rounded it to FP8.
+    """
+    if isinstance(config, DecoderRun) and config.init_from is not None:
+        weights = checkpoint.load_weights(config.init_from, training.model)
+    elif config.fp8.param_gather:
+        weights = dict(initial_weights(training.model, config.seed))
+    else:
+        return  # the parameters are exact, and so is the optimizer's copy
+    # without the distributed optimizer, which FP8 parameters need, Megatron-Core takes them from the parameters only
+    training.optimizer.reload_model_params(weights if config.optimizer.distributed else None)

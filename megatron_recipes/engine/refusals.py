@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mecellem.errors import UserError
-from megatron_recipes.config import DecoderConfig, RunConfig, as_flags, flatten, require
-from megatron_recipes.models.fp8_settings import Fp8Machine
+from megatron_recipes.config import DecoderConfig, DecoderRun, RunConfig, as_flags, flatten, require
+from megatron_recipes.models.fp8_settings import Fp8Machine, refuse_fp8_tokens
 
 if TYPE_CHECKING:
     import torch
 
+    from megatron_recipes.data.curriculum import Curriculum
     from megatron_recipes.engine.checkpoint import CheckpointMeta
 
 
@@ -83,6 +84,18 @@ def refuse_stock_window(model: torch.nn.Module) -> None:
             )
 
 
+def refuse_stages(config: DecoderRun, curriculum: Curriculum, data_parallel: int) -> None:
+    """Raise `UserError` for a stage whose batch or sequences the layout or the model do not take."""
+    parallel = config.parallel
+    curriculum.check_layout(data_parallel, config.micro_batch_tokens)
+    curriculum.check_positions(config.model.max_sequence_length, config.model.rope_scaling)
+    for index, stage in enumerate(curriculum.stages):
+        where = curriculum.where(index, key="seq_len")
+        parallel.check_length(stage.seq_len, where)
+        tokens = config.micro_batch_tokens // stage.seq_len * stage.seq_len // parallel.context
+        refuse_fp8_tokens(config.precision, config.fp8, tokens // (parallel.tensor if parallel.sequence else 1), where)
+
+
 def unlike(run: DecoderConfig, start: DecoderConfig) -> dict[str, Any]:
     """What a run must set to start from a checkpoint of the model `start`: `{"model.rope_theta": 1e6, ...}`."""
     of_run = flatten(run, "model.")
@@ -137,21 +150,24 @@ def this_fp8_machine() -> Fp8Machine:
     return Fp8Machine(torch.cuda.get_device_capability(), two(torch.version.cuda), engine)
 
 
+def refuse_layer_spec(config: RunConfig) -> None:
+    """Raise `UserError` for layers that do not compute as the precision says, on any machine."""
+    require(
+        not config.fp8.emulate or config.layer_spec != "transformer_engine",
+        "--fp8.emulate computes in torch, --layer-spec transformer_engine on the GPU's FP8 units: leave one of them out",
+    )
+    require(
+        config.fp8.emulate or config.layer_spec != "local" or not config.precision.startswith("fp8"),
+        f"--precision {config.precision} needs --layer-spec transformer_engine: Megatron-Core's local layers accept "
+        "FP8 settings and silently compute without them (--fp8.emulate shows a decoder's FP8 numerics without a GPU)",
+    )
+
+
 def resolve_layer_spec(config: RunConfig, cuda: bool) -> str:
     """`local` or `transformer_engine` for this machine. Raises `UserError` where the recipe asks for what is not there."""
+    refuse_layer_spec(config)
     fp8 = config.precision.startswith("fp8")
-    if config.fp8.emulate:
-        require(
-            config.layer_spec != "transformer_engine",
-            "--fp8.emulate computes in torch, --layer-spec transformer_engine on the GPU's FP8 units: leave one of them out",
-        )
-        return "local"
-    if config.layer_spec == "local":
-        require(
-            not fp8,
-            f"--precision {config.precision} needs --layer-spec transformer_engine: Megatron-Core's local layers accept "
-            "FP8 settings and silently compute without them (--fp8.emulate shows a decoder's FP8 numerics without a GPU)",
-        )
+    if config.fp8.emulate or config.layer_spec == "local":
         return "local"
     available = cuda and has_transformer_engine()
     if config.layer_spec == "auto" and config.precision == "fp32":

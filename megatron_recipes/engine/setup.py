@@ -14,6 +14,7 @@ from megatron.core.transformer.module import Float16Module
 from megatron_recipes.config import RunConfig
 from megatron_recipes.engine import runtime
 from megatron_recipes.models.dtypes import DTYPES
+from megatron_recipes.models.fp8_settings import FP8_SETTINGS
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ def optimizer_config(config: RunConfig) -> MegatronOptimizerConfig:
         weight_decay=settings.weight_decay,
         clip_grad=settings.clip_grad,
         bf16=config.precision != "fp32",
+        fp8_recipe=FP8_SETTINGS.get(config.precision, {}).get("fp8_recipe"),  # block scaling's weights have no flat view
         params_dtype=DTYPES[config.precision],
         use_distributed_optimizer=settings.distributed,
         overlap_param_gather=settings.distributed,

@@ -22,6 +22,8 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from megatron_recipes.data.causal import context_chunks
+
 
 class Span(NamedTuple):
     """Consecutive queries of one document on this rank; the last of them sees `seen` keys from the document's start."""
@@ -53,11 +55,6 @@ class CausalDocuments(PackedSeqParams):
             every = torch.ones(key, dtype=torch.bool, device=device)
             self._masks[key] = every.tril(span.seen - span.queries)
         return self._masks[key]
-
-
-def context_chunks(rank: int, size: int) -> tuple[int, int]:
-    """The two of a row's `2 x size` equal parts that a context-parallel rank holds: one cheap, one dear (zig-zag)."""
-    return rank, 2 * size - 1 - rank
 
 
 def document_lengths(rows: int, length: int, cu_seqlens: torch.Tensor | None) -> list[int]:
@@ -111,12 +108,6 @@ def document_positions(lengths: Sequence[int], device: torch.device) -> torch.Te
     sizes = torch.tensor(lengths, device=device)
     starts = sizes.cumsum(0) - sizes
     return torch.arange(int(sizes.sum()), device=device) - torch.repeat_interleave(starts, sizes)
-
-
-def context_share(tokens: torch.Tensor, rank: int, size: int) -> torch.Tensor:
-    """A context-parallel rank's zig-zag share `[b, s / size]` of `[b, s]`."""
-    parts = tokens.unflatten(1, (2 * size, -1))
-    return parts[:, list(context_chunks(rank, size))].flatten(1, 2)
 
 
 class CausalSDPACoreAttention(MegatronModule):

@@ -36,7 +36,6 @@ from megatron_recipes.models.causal_attention import (
     CausalSDPACoreAttention,
     ScaledRopeSelfAttention,
     causal_documents,
-    context_share,
     document_lengths,
     document_positions,
 )
@@ -200,7 +199,8 @@ class DecoderModel(GPTModel):
 
         `input_ids`, `labels` (-100: none) and `positions` are `[b, s / CP]`, this rank's zig-zag share of whole rows, of
         which `cu_seqlens` `[n + 1]` describes the documents over the flattened `b * s` tokens; without it every row is one
-        document. Positions default to those in the document, which with Transformer Engine's attention they always are.
+        document. Positions default to those in the document, which with Transformer Engine's attention they always are; under
+        context parallelism they must be given.
         Returns activations `[b * s / CP, 1, h]` (split over TP under sequence parallelism) on all stages but the last;
         there, without `labels`, this rank's logits `[b, s / CP, padded vocabulary / TP]`, padding -inf; with `labels` the
         losses `[b, s / CP]`, fp32, 0 without label.
@@ -232,8 +232,8 @@ class DecoderModel(GPTModel):
             return stream, rope_angles(self.rope_frequencies, torch.arange(stream.max_seqlen_q, device=device))
         documents = causal_documents(rows, length, cu_seqlens, rank, size)
         if positions is None:
-            positions = document_positions(documents.lengths, device).view(rows, length)
-            positions = context_share(positions, rank, size) if size > 1 else positions
+            assert size == 1, "under context parallelism positions come with the tokens, split as they are"
+            positions = document_positions(documents.lengths, device)
         return documents, rope_angles(self.rope_frequencies, positions.flatten())
 
     def _without_padding(self, logits: torch.Tensor) -> torch.Tensor:

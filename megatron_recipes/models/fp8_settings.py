@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from megatron_recipes.config import Fp8Config, RunConfig, require
+from megatron_recipes.config import EncoderRun, Fp8Config, RunConfig, require
 
 AMAX_HISTORY = 1024
 
@@ -91,6 +91,13 @@ def refuse_fp8_tokens(precision: str, fp8: Fp8Config, tokens: int, setting: str)
         f"{setting} gives each rank {tokens} tokens in a forward pass, and --precision {precision} needs multiples of "
         f"{TOKENS_MULTIPLE}: change it, or use --precision bf16",
     )
+
+
+def refuse_fp8_micro_batch(config: EncoderRun) -> None:
+    """The same for an encoder's micro batch. (A decoder's differ from stage to stage: `engine.refusals.refuse_stages`.)"""
+    tokens = config.schedule.micro_batch_size * config.data.sequence_length
+    tokens //= config.parallel.tensor if config.parallel.sequence else 1
+    refuse_fp8_tokens(config.precision, config.fp8, tokens, "--schedule.micro-batch-size x --data.sequence-length")
 
 
 def linear_widths(model: Any, tensor: int) -> dict[str, int]:

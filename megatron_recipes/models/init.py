@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Iterator
 
 import torch
 from megatron.core import parallel_state
@@ -62,17 +63,25 @@ def initial_weight(
 
 @torch.no_grad()
 def initialize_weights(model: ModernBertModel | DecoderModel, seed: int) -> None:
-    """Fill the parameters of this rank's stage in place. The tied head of the last stage equals the first's embedding.
+    """Fill the parameters of this rank's stage in place."""
+    parameters = dict(model.named_parameters())
+    for name, weight in initial_weights(model, seed):
+        parameters[name].copy_(weight)
+
+
+def initial_weights(model: ModernBertModel | DecoderModel, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names of this rank's parameters and the values that they begin with, in their own type.
 
     Encoders draw from a truncated normal distribution (ModernBERT), decoders from a whole one (Megatron-LM, transformers).
+    The tied head of the last stage equals the first's embedding.
     """
     truncation = TRUNCATION if isinstance(model, ModernBertModel) else None
     config = model.config
     rank = parallel_state.get_tensor_model_parallel_rank()
     size = parallel_state.get_tensor_model_parallel_world_size()
     first_layer = get_transformer_layer_offset(config)
-    for name, parameter in model.named_parameters():
-        name = global_name(name, first_layer)
+    for own_name, parameter in model.named_parameters():
+        name = global_name(own_name, first_layer)
         if name == "output_layer.weight" and model.share_embeddings_and_output_weights:
             name = "embedding.word_embeddings.weight"  # of which it is a copy on the last pipeline stage
         dim = getattr(parameter, "partition_dim", -1)
@@ -86,4 +95,4 @@ def initialize_weights(model: ModernBertModel | DecoderModel, seed: int) -> None
             full = torch.cat([full, torch.zeros(shape[0] - rows, *shape[1:])])
         if split:
             full = shard(full, dim, getattr(parameter, "partition_stride", 1), rank, size)
-        parameter.copy_(full)
+        yield own_name, full.to(parameter.dtype)

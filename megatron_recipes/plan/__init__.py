@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from mecellem.console import console
 from megatron_recipes.config import DecoderConfig, DecoderRun, EncoderConfig, EncoderRun, RunConfig
+from megatron_recipes.engine.refusals import refuse_layer_spec
+from megatron_recipes.models.fp8_settings import refuse_fp8
 from megatron_recipes.plan.encoder import encoder_parameters, plan_encoder
 from megatron_recipes.plan.parts import GPU_MEMORY_GB, H100_PEAK_TFLOPS, Machine, Parameters, Plan, human_count
 
@@ -31,10 +33,13 @@ def plan(
 ) -> Plan:
     """Work out what `config` takes on `gpus` GPUs of `peak_tflops` TFLOP/s, of which it reaches the share `mfu`.
 
-    Raises `UserError` for whatever the run itself would refuse on that many GPUs.
+    Raises `UserError` for whatever settings the run itself would refuse on that many GPUs.
     """
     machine = Machine(gpus, mfu, peak_tflops, gpu_memory_gb)
     machine.check()
+    config.check(gpus)
+    refuse_fp8(config)
+    refuse_layer_spec(config)
     if isinstance(config, EncoderRun):
         return plan_encoder(config, machine)
     from megatron_recipes.plan.decoder import plan_decoder  # reads YAML, which encoders do without
@@ -49,6 +54,8 @@ def print_plan(p: Plan) -> None:
     out.rule(f"[bold]plan of {p.config.name}", align="left")
     for what, amount, note in p.rows():
         out.print(f"{what:<20} {amount:>20}  {note}", markup=False)
+    if p.config.fp8.emulate:
+        return  # no time was worked out
     out.print(
         "\nEttin reached an MFU of 0.25 (150M) to 0.34 (400M) on H100s (worked out from its published hours); --gpus, "
         "--mfu, --peak-tflops and --gpu-memory-gb set other machines.\nTime is arithmetic only: no "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from mecellem.console import human_time
 from mecellem.manifest import manifest_path, read_manifest
 from megatron_recipes.config import DecoderConfig, DecoderRun, padded_vocab_size
 from megatron_recipes.data.curriculum import Curriculum, Source, Stage
-from megatron_recipes.data.supply import check_supply, planned_use, read_manifests
-from megatron_recipes.models.fp8_settings import refuse_fp8
+from megatron_recipes.data.supply import Use, check_supply, planned_use, read_manifests
+from megatron_recipes.engine.refusals import refuse_stages
 from megatron_recipes.plan.parts import (
     BYTES_PER_LOGIT,
     Machine,
@@ -101,21 +101,11 @@ class DecoderPlan(Plan):
     config: DecoderRun
     curriculum: Curriculum
     corpora: Mapping[Path, int]  # tokens by the sources' paths, of those that are there
+    uses: Sequence[Use]  # by stage and source; none where a corpus is missing
 
     def stage_flops(self, stage: Stage) -> float:
         """FLOPs of all steps of a stage."""
         return sum(decoder_flops_per_token(self.config.model, stage.seq_len)) * stage.trained_tokens
-
-    def epochs(self) -> list[list[float | None]]:
-        """By stage and source: passes over the corpus, all stages so far together; None where no corpus is there."""
-        taken: dict[Path, float] = dict.fromkeys(self.corpora, 0.0)
-        found: list[list[float | None]] = []
-        for stage in self.curriculum.stages:
-            for source, weight in zip(stage.sources, stage.weights, strict=True):
-                taken[source.path] = taken.get(source.path, 0.0) + weight * stage.trained_tokens
-            known = (self.corpora.get(source.path) for source in stage.sources)
-            found.append([taken[s.path] / size if size else None for s, size in zip(stage.sources, known, strict=True)])
-        return found
 
     def rows(self) -> list[Row]:
         """The lines of the printed table."""
@@ -150,54 +140,52 @@ class DecoderPlan(Plan):
     def _stage_rows(self) -> list[Row]:
         found: list[Row] = []
         first = 0
-        for stage, epochs in zip(self.curriculum.stages, self.epochs(), strict=True):
+        uses = iter(self.uses)  # in the same order
+        for stage in self.curriculum.stages:
             rates = (self.curriculum.learning_rate(step) for step in (first, first + stage.steps - 1))
             begin, end = (f"{rate:.2g}" for rate in rates)
             first += stage.steps
             note = (
                 f"{human_count(stage.trained_tokens)} tokens, sequences of {stage.seq_len:,}, {stage.global_batch_tokens:,} a "
-                f"step; rate {begin} to {end}, at most {stage.lr.peak:.2g}; {human_time(self._seconds(stage))}"
+                f"step; rate {begin} to {end}, at most {stage.lr.peak:.2g}"
             )
-            found.append((f"stage {stage.name}", f"{stage.steps:,} steps", note))
-            for source, weight, passes in zip(stage.sources, stage.weights, epochs, strict=True):
-                found.append(self._source_row(stage, source, weight, passes))
+            time = "" if self.config.fp8.emulate else f"; {human_time(self._seconds(stage))}"
+            found.append((f"stage {stage.name}", f"{stage.steps:,} steps", note + time))
+            for source, weight in zip(stage.sources, stage.weights, strict=True):
+                found.append(self._source_row(stage, source, weight, next(uses, None)))
         return found
 
-    def _source_row(self, stage: Stage, source: Source, weight: float, passes: float | None) -> Row:
-        share = f"{weight:.1%}, {human_count(weight * stage.trained_tokens)} tokens{', replay' if source.replay else ''}"
-        if passes is None:
+    def _source_row(self, stage: Stage, source: Source, weight: float, use: Use | None) -> Row:
+        tokens = weight * stage.trained_tokens if use is None else use.tokens
+        share = f"{weight:.1%}, {human_count(tokens)} tokens{', replay' if source.replay else ''}"
+        if source.path not in self.corpora:
             return f"  {source.name}", "unknown epochs", f"{share}; no corpus at {source.path} yet"
-        size = human_count(self.corpora[source.path])
-        return f"  {source.name}", f"{passes:.2f} epochs", f"{share}; with earlier stages, of {size} at {source.path}"
+        share += f"; with earlier stages, of {human_count(self.corpora[source.path])} at {source.path}"
+        if use is None:
+            return f"  {source.name}", "unknown epochs", f"{share}; counted when every corpus is there"
+        return f"  {source.name}", f"{use.epochs:.2f} epochs", share
 
     def _seconds(self, stage: Stage) -> float:
         return self.machine.seconds(self.stage_flops(stage))
 
 
-def _check(config: DecoderRun, curriculum: Curriculum, gpus: int) -> int:
-    """Refuse what the run would refuse; returns the number of data-parallel ranks."""
-    config.check(gpus)
-    refuse_fp8(config)
-    data_parallel = config.parallel.data_parallel(gpus)
-    curriculum.check_layout(data_parallel, config.micro_batch_tokens)
-    for index, stage in enumerate(curriculum.stages):
-        config.parallel.check_length(stage.seq_len, curriculum.where(index, key="seq_len"))
-    return data_parallel
-
-
-def _corpora(curriculum: Curriculum) -> dict[Path, int]:
-    """Tokens of the sources that are there; when all are, what the stages ask of them is checked, too."""
+def _corpora(curriculum: Curriculum) -> tuple[dict[Path, int], list[Use]]:
+    """Tokens of the sources that are there; when all are, also what the stages take of them, which is checked."""
     paths = {source.path for stage in curriculum.stages for source in stage.sources}
     present = sorted(path for path in paths if manifest_path(path).exists())
+    uses: list[Use] = []
     if len(present) == len(paths):
-        check_supply(curriculum, planned_use(curriculum, read_manifests(curriculum)))
-    return {path: read_manifest(path).tokens for path in present}
+        uses = planned_use(curriculum, read_manifests(curriculum))
+        check_supply(curriculum, uses)
+    return {path: read_manifest(path).tokens for path in present}, uses
 
 
 def plan_decoder(config: DecoderRun, machine: Machine) -> DecoderPlan:
-    """Work out what `config` takes on `machine`. Raises `UserError` for whatever the run itself would refuse there."""
+    """Work out what `config`, which was checked, takes on `machine`. Raises `UserError` for stages that do not fit it."""
     curriculum = Curriculum.read(config.curriculum)
-    data_parallel = _check(config, curriculum, machine.gpus)
+    data_parallel = config.parallel.data_parallel(machine.gpus)
+    refuse_stages(config, curriculum, data_parallel)
+    corpora, uses = _corpora(curriculum)
     parameters = decoder_parameters(config.model)
     memories = [decoder_memory(config, stage, data_parallel) for stage in curriculum.stages]
     flops = [sum(decoder_flops_per_token(config.model, s.seq_len)) * s.trained_tokens for s in curriculum.stages]
@@ -207,7 +195,8 @@ def plan_decoder(config: DecoderRun, machine: Machine) -> DecoderPlan:
         data_parallel=data_parallel,
         parameters=parameters,
         curriculum=curriculum,
-        corpora=_corpora(curriculum),
+        corpora=corpora,
+        uses=uses,
         steps=curriculum.steps,
         tokens=curriculum.tokens,
         flops=sum(flops),

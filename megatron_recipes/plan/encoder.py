@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mecellem.manifest import manifest_path, read_manifest
 from megatron_recipes.config import EncoderConfig, EncoderRun, padded_vocab_size
+from megatron_recipes.models.fp8_settings import refuse_fp8_micro_batch
 from megatron_recipes.plan.parts import (
     BYTES_PER_LOGIT,
     Machine,
@@ -125,8 +126,8 @@ def _corpus_tokens(config: EncoderRun) -> int | None:
 
 
 def plan_encoder(config: EncoderRun, machine: Machine) -> EncoderPlan:
-    """Work out what `config` takes on `machine`. Raises `UserError` for whatever the run itself would refuse there."""
-    config.check(machine.gpus)
+    """Work out what `config`, which was checked, takes on `machine`. Raises `UserError` for a micro batch that FP8 refuses."""
+    refuse_fp8_micro_batch(config)
     parameters = encoder_parameters(config.model)
     data_parallel = config.parallel.data_parallel(machine.gpus)
     tokens = config.steps * config.tokens_per_step

@@ -163,6 +163,8 @@ def memory_rows(config: RunConfig, p: Plan, lower: str, logits: str) -> list[Row
 
 def time_row(p: Plan) -> Row:
     """How long, how fast, how much."""
+    if p.config.fp8.emulate:
+        return "time", "not estimated", "FP8 is emulated in torch, slower than BF16: leave --fp8.emulate out for a GPU's time"
     machine, rate = p.machine, p.tokens / p.seconds / p.machine.gpus
     note = (
         f"{machine.gpus} x {machine.peak_tflops:.0f} TFLOP/s at MFU {machine.mfu:.0%}: {human_count(rate)} tokens/s per GPU, "

@@ -39,7 +39,7 @@ def main(folder: Path, layout: ParallelConfig, out: Path) -> None:
         meta = checkpoints.read_meta(folder)
         loaded, expected = (build(meta.model, layout, torch.float32) for _ in range(2))
         torch.nn.utils.vector_to_parameters(torch.zeros(sum(p.numel() for p in loaded.parameters())), loaded.parameters())
-        checkpoints.load(folder, loaded, optimizer=None)
+        checkpoints.load_weights(folder, loaded)
         fill_rank(expected, torch.load(folder.parent / "full.pt"))
         for (name, found), (_, wanted) in zip(loaded.named_parameters(), expected.named_parameters(), strict=True):
             assert torch.equal(found, wanted), name

@@ -66,11 +66,16 @@ def test_round_trip_is_bit_exact(name: str, dtype: torch.dtype, sample_tokenizer
 def test_shards_out(sample_tokenizer: Path, tmp_path: Path):
     from transformers import AutoModelForCausalLM
 
-    from conversion.export import export_checkpoint
-
     source = write_folder(tmp_path / "hf", decoder(), sample_tokenizer)
     command("convert", "import", source, tmp_path / "checkpoint")
-    export_checkpoint(tmp_path / "checkpoint", tmp_path / "back", shard_bytes=500_000)
+    meta = json.loads((tmp_path / "checkpoint" / "mecellem.json").read_text())
+    assert meta["name"] == "hf" and "recipe" not in meta
+    for size in ("0GB", "-1MB", "nanGB", "infGB", "5", "big"):
+        refusal = command("convert", "export", tmp_path / "checkpoint", tmp_path / "none", f"--shard-size={size}", code=2)
+        assert f"--shard-size {size} is no size of a file" in refusal and nothing_left(tmp_path / "none")
+    command("convert", "export", tmp_path / "checkpoint", tmp_path / "back", "--shard-size", "500KB")
+    card = (tmp_path / "back" / "README.md").read_text()
+    assert "the weights of `hf` as they were imported" in card and "recipe" not in card
     assert len(list((tmp_path / "back").glob("model-*.safetensors"))) > 2
     models = [AutoModelForCausalLM.from_pretrained(place) for place in (source, tmp_path / "back")]
     for (name, before), (_, after) in zip(models[0].named_parameters(), models[1].named_parameters(), strict=True):

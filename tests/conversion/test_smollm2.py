@@ -45,6 +45,7 @@ def test_there_and_back(smollm2: Path, tmp_path: Path):
     assert continued(smollm2, text).startswith("The capital of France is Paris.")
 
 
+@pytest.mark.slow  # its fixture downloads the model
 def test_digits_are_tokens_of_their_own(smollm2: Path):
     from transformers import AutoTokenizer
 

@@ -13,8 +13,9 @@ from mecellem.cli import main
 from mecellem.errors import UserError
 from megatron_recipes import train
 from megatron_recipes.config import flatten
-from megatron_recipes.engine.checkpoint import META, CheckpointMeta
+from megatron_recipes.engine.checkpoint import CheckpointMeta
 from megatron_recipes.recipes import RECIPES, find_recipe
+from megatron_recipes.run_folder import CHECKPOINT
 
 
 @pytest.mark.parametrize(
@@ -110,10 +111,10 @@ QWEN = "qwen3_0p6b_cpt"
 
 def start_of(folder: Path, **changes: object) -> list[str]:
     """The flag for a checkpoint (as far as it is looked at before its tensors) of that recipe's model with other values."""
-    values = {"step": 7, "tokens": 5_000, "precision": "bf16", "tokenizer_sha256": "0" * 64, "recipe": "Qwen3-0.6B-Base"}
+    values = {"step": 7, "tokens": 5_000, "precision": "bf16", "tokenizer_sha256": "0" * 64, "name": "Qwen3-0.6B-Base"}
     model = dataclasses.replace(find_recipe(QWEN)().model, **changes)
     folder.mkdir()
-    (folder / META).write_text(CheckpointMeta(**values, model=model, layout={}, versions={}).to_json({}))
+    (folder / CHECKPOINT).write_text(CheckpointMeta(**values, model=model, layout={}, versions={}).to_json({}))
     return ["--init-from", str(folder)]
 
 

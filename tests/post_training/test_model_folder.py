@@ -52,7 +52,7 @@ def test_tokenizer_larger_than_the_embedding(copy):
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("config.json", "{", "not valid JSON"),
+        ("config.json", "{", "is not JSON"),
         ("config.json", "[]", "not a JSON object"),
         ("config.json", "{}", "no vocab_size"),
         ("tokenizer.json", "{}", "not a tokenizer"),

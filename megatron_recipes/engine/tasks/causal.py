@@ -16,9 +16,10 @@ from megatron_recipes.data.causal import CausalBatch, split_for_context, validat
 from megatron_recipes.data.corpus import TokenCorpus
 from megatron_recipes.data.curriculum import Curriculum, Stage
 from megatron_recipes.data.curriculum_data import CurriculumData
+from megatron_recipes.data.curriculum_file import read_text
 from megatron_recipes.data.supply import check_same_tokenizer, open_causal_corpus, open_sources
+from megatron_recipes.engine.refusals import refuse_stages
 from megatron_recipes.engine.tasks.task import Loss, StepShape, Task
-from megatron_recipes.models.fp8_settings import refuse_fp8_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +34,8 @@ class CausalTask(Task):
     def __init__(self, config: DecoderRun, verify: bool) -> None:
         """Raises `UserError` for a curriculum, corpora and a tokenizer that do not fit the run or each other."""
         self.config = config
-        self.curriculum = Curriculum.read(config.curriculum)
-        self.curriculum_text = config.curriculum.read_text(encoding="utf-8")
+        self.curriculum_text = read_text(config.curriculum)  # once: the record is of what is trained
+        self.curriculum = Curriculum.parse(self.curriculum_text, config.curriculum)
         tokenizer, rows = config.data.tokenizer, config.model.vocab_size
         self.sources = open_sources(self.curriculum, tokenizer, rows, verify)
         self.data = CurriculumData(self.curriculum, self.sources, config.seed)
@@ -58,15 +59,8 @@ class CausalTask(Task):
         return [*start, self.config.curriculum, *sources, self.config.data.validation, self.config.data.tokenizer]
 
     def check(self, data_parallel: int) -> None:
-        """Raise `UserError` for a stage whose batch or sequences the layout cannot split."""
-        config, parallel = self.config, self.config.parallel
-        self.curriculum.check_layout(data_parallel, config.micro_batch_tokens)
-        self.curriculum.check_positions(config.model.max_sequence_length, config.model.rope_scaling)
-        for index, stage in enumerate(self.curriculum.stages):
-            where = self.curriculum.where(index, key="seq_len")
-            parallel.check_length(stage.seq_len, where)
-            tokens = self._rows(stage) * stage.seq_len // parallel.context
-            refuse_fp8_tokens(config.precision, config.fp8, tokens // (parallel.tensor if parallel.sequence else 1), where)
+        """As `engine.refusals.refuse_stages`, which a dry run asks, too."""
+        refuse_stages(self.config, self.curriculum, data_parallel)
 
     def check_new(self) -> None:
         """Raise `UserError` where a source has fewer tokens than the curriculum asks of it."""

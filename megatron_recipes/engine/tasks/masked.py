@@ -11,7 +11,7 @@ from megatron_recipes.config import EncoderConfig, EncoderRun
 from megatron_recipes.data.batches import MlmBatch, MlmDataset, training_batches, validation_batches
 from megatron_recipes.data.corpus import SpecialTokens, TokenCorpus
 from megatron_recipes.engine.tasks.task import Loss, StepShape, Task
-from megatron_recipes.models.fp8_settings import refuse_fp8_tokens
+from megatron_recipes.models.fp8_settings import refuse_fp8_micro_batch
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +40,7 @@ class MaskedTask(Task):
 
     def check(self, data_parallel: int) -> None:
         """Raise `UserError` for a micro batch that FP8 cannot multiply; `EncoderRun.check` knows the rest."""
-        config, parallel = self.config, self.config.parallel
-        tokens = config.schedule.micro_batch_size * config.data.sequence_length
-        tokens //= parallel.tensor if parallel.sequence else 1
-        refuse_fp8_tokens(config.precision, config.fp8, tokens, "--schedule.micro-batch-size x --data.sequence-length")
+        refuse_fp8_micro_batch(self.config)
 
     def corpora(self) -> dict[str, TokenCorpus]:
         """Training and validation."""

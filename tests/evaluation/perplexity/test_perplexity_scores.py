@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,6 +207,12 @@ def test_the_command_writes_json_and_png_and_shows_a_table(
     assert PerplexityResults.model_validate_json((tmp_path / "out" / "p.json").read_bytes()) == first
     assert main([*arguments, "--stride", "48"]) == 0
     assert len(list((tmp_path / "out" / "cache").iterdir())) == 4
+
+
+def test_models_are_checked_without_torch():
+    heavy = "{'torch', 'transformers', 'megatron'}"
+    code = f"import sys, evaluation.perplexity.models; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
 def test_names_are_as_short_as_they_can_be():

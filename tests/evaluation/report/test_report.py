@@ -7,11 +7,13 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
+import yaml
 
 from evaluation.measure import SYSTEMS
 from evaluation.report import main
 from evaluation.report.gather import gather
 from evaluation.report.page import dotted
+from evaluation.report.plots import LIGHT, dynamics_figure, styled
 from evaluation.tables import FILL_MASK_NOTE, percent, score
 from mecellem.errors import UserError
 from megatron_recipes.plan import human_count
@@ -181,6 +183,35 @@ def test_a_run_without_evaluation_says_how_to_make_it(run, capsys):
     assert "Not evaluated yet" in page.text
     assert json.loads((run / "summary.json").read_text())["evaluation"] is None
     assert "took" in capsys.readouterr().out
+
+
+def in_fp8(run, emulate):
+    values = yaml.safe_load((run / "run.yaml").read_text())
+    values["config"] |= {"precision": "fp8_current", "fp8": {"emulate": emulate, "param_gather": False}}
+    (run / "run.yaml").write_text(yaml.safe_dump(values))
+    assert main([str(run)]) == 0
+    with styled(LIGHT):
+        panels = [axes.get_title("left") for axes in dynamics_figure(gather(run, run / "evaluation", None), LIGHT).axes]
+    return Page((run / "report.html").read_text()).text, (run / "summary.json").read_text(), panels
+
+
+def test_emulated_fp8_is_named_and_has_no_speed(run):
+    text, summary, panels = in_fp8(run, emulate=True)
+    assert "40 steps, FP8 emulated: training loss" in text and "FP8 emulated (fp8_current)" in text
+    for word in ("a second", "tokens per second", "throughput", "of step time"):
+        assert word not in text.lower(), word
+    training = json.loads(summary)["training"]
+    assert training["emulated_fp8"] == "fp8_current"
+    assert training["tokens_per_second_median"] is None and training["seconds"] is None
+    assert panels == ["Learning rate", "Gradient norm"]
+
+
+def test_real_fp8_has_its_speed(run):
+    text, summary, panels = in_fp8(run, emulate=False)
+    assert "emulated (" not in text and "FP8 emulated" not in text
+    assert "5,020 tokens a second (median)" in text and "Learning rate, throughput and gradient norm." in text
+    assert json.loads(summary)["training"]["tokens_per_second_median"] == 5020
+    assert panels == ["Learning rate", "Tokens per second", "Gradient norm"]
 
 
 def test_one_step_and_no_validation_is_enough(run):

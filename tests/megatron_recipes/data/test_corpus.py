@@ -12,7 +12,7 @@ from tiny_corpora import CLS, MASK, PAD, SEP, UNK, describe, index_bytes, write_
 
 from mecellem.errors import UserError
 from mecellem.manifest import manifest_path
-from megatron_recipes.data.corpus import SpecialTokens, TokenCorpus, read_index, vocabulary_size
+from megatron_recipes.data.corpus import SpecialTokens, TokenCorpus, read_index
 from megatron_recipes.data.supply import open_causal_corpus
 
 DOCUMENTS = [[10, 11, 12, SEP], [SEP], [20, 21, SEP]]
@@ -185,15 +185,16 @@ def test_bos_and_eos_serve_where_cls_and_sep_are_missing(tmp_path):
 
 
 def test_unigram_vocabulary_and_added_tokens(tmp_path):
+    from tokenizers import AddedToken, Tokenizer
+    from tokenizers.models import Unigram
+
     folder = write_tokenizer(tmp_path)
-    tokenizer = {
-        "model": {"vocab": [["<s>", 0.0], ["</s>", 0.0], ["<pad>", 0.0], ["a", -1.0]]},
-        "added_tokens": [{"id": 9, "content": "<mask>", "special": True}],
-    }
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    tokenizer = Tokenizer(Unigram([("<s>", 0.0), ("</s>", 0.0), ("<pad>", 0.0), ("a", -1.0)], unk_id=3))
+    tokenizer.add_special_tokens([AddedToken("<mask>", special=True)])
+    tokenizer.save(str(folder / "tokenizer.json"))
     config = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    assert SpecialTokens.read(folder) == SpecialTokens(0, 1, 9, 2, frozenset({0, 1, 2, 9}), 10)
+    assert SpecialTokens.read(folder) == SpecialTokens(0, 1, 4, 2, frozenset({0, 1, 2, 4}), 5)
 
 
 @pytest.mark.parametrize("role", ["cls_token", "sep_token", "mask_token", "pad_token"])
@@ -209,12 +210,19 @@ def test_role_that_is_not_in_the_vocabulary(tmp_path):
         SpecialTokens.read(folder)
 
 
-@pytest.mark.parametrize(("content", "sentence"), [("{", "is not JSON"), ("[]", "JSON object"), ("{}", "no model.vocab")])
-def test_broken_tokenizer_json(tmp_path, content, sentence):
-    folder = write_tokenizer(tmp_path)
-    (folder / "tokenizer.json").write_text(content)
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("tokenizer.json", "{}", r"tokenizer\.json is not a tokenizer that the tokenizers library reads"),
+        ("tokenizer_config.json", "{", r"tokenizer_config\.json is not JSON .* save the tokenizer again"),
+        ("tokenizer_config.json", None, r"tokenizer_config\.json is missing: .* is not a Hugging Face tokenizer folder"),
+    ],
+)
+def test_broken_tokenizer_folder(tmp_path, name, content, sentence):
+    path = write_tokenizer(tmp_path) / name
+    path.unlink() if content is None else path.write_text(content)
     with pytest.raises(UserError, match=sentence):
-        SpecialTokens.read(folder)
+        SpecialTokens.read(path.parent)
 
 
 def test_data_imports_no_torch():
@@ -239,7 +247,6 @@ def test_a_corpus_of_a_tokenizer_without_mask_opens(tmp_path):
     prefix, _ = write_corpus(tmp_path, DOCUMENTS)
     tokenizer = causal_tokenizer(tmp_path / "causal", 100)
     describe(prefix, DOCUMENTS, "uint16", tokenizer)
-    assert vocabulary_size(tokenizer) == 100
     assert open_causal_corpus(prefix, tokenizer, model_rows=128, verify=True).documents == 3
     assert open_causal_corpus(prefix, tokenizer, model_rows=100, verify=True).documents == 3
     with pytest.raises(UserError, match="names no cls_token"):

@@ -26,7 +26,7 @@ META = CheckpointMeta(
     tokenizer_sha256="0" * 64,
     layout={"tensor": 1, "pipeline": 1, "data": 1},
     versions={"torch": "2"},
-    recipe="mursit_tiny",
+    name="mursit_tiny",
 )
 
 

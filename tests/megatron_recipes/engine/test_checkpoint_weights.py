@@ -15,10 +15,10 @@ from megatron_recipes.engine.parallel import single_process
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     from conversion.megatron_model import build
-    from megatron_recipes.engine.checkpoint import load, read_meta
+    from megatron_recipes.engine.checkpoint import load_weights, read_meta
 
     module = build(read_meta(checkpoint).model, ParallelConfig(), torch.float32)
-    load(checkpoint, module, optimizer=None)
+    load_weights(checkpoint, module)
     return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from megatron_recipes.config import DecoderConfig, ParallelConfig, RopeScaling
+from megatron_recipes.data.causal import split_for_context
 from megatron_recipes.engine.launch import Rank, rank_from_environment
 from megatron_recipes.engine.parallel import parallel_state
 
@@ -69,7 +70,7 @@ def run(shape: DecoderConfig, parallel: ParallelConfig, place: Rank) -> tuple[li
     from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
     from megatron.core.pipeline_parallel import get_forward_backward_func
 
-    from megatron_recipes.models.causal_attention import context_share
+    from megatron_recipes.models.causal_attention import document_lengths, document_positions
     from megatron_recipes.models.decoder import DecoderModel, decoder_transformer_config
     from megatron_recipes.models.init import initialize_weights
 
@@ -88,17 +89,21 @@ def run(shape: DecoderConfig, parallel: ParallelConfig, place: Rank) -> tuple[li
         found.extend(sums.tolist())
         return losses.sum(), count, {}
 
-    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+    def own(tokens: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(split_for_context(tokens.numpy(), rank, size))
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]]:
         for number, cu_seqlens in enumerate(DOCUMENTS):
             generator = torch.Generator().manual_seed(number)
             ids = torch.randint(0, shape.vocab_size, (ROWS, LENGTH + 1), generator=generator)
             labels = ids[:, 1:].clone()
             labels[:, ::7] = -100
-            yield context_share(ids[:, :-1], rank, size), context_share(labels, rank, size), cu_seqlens
+            positions = document_positions(document_lengths(ROWS, LENGTH, cu_seqlens), ids.device).view(ROWS, LENGTH)
+            yield own(ids[:, :-1]), own(labels), own(positions), cu_seqlens
 
     def forward_step(iterator: Iterator, module: torch.nn.Module) -> tuple[torch.Tensor, Callable]:
-        ids, labels, cu_seqlens = next(iterator)
-        return module(ids, labels=labels, cu_seqlens=cu_seqlens), loss
+        ids, labels, positions, cu_seqlens = next(iterator)
+        return module(ids, labels=labels, cu_seqlens=cu_seqlens, positions=positions), loss
 
     wrapped.train()
     wrapped.zero_grad_buffer()

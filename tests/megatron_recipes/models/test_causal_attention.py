@@ -1,6 +1,5 @@
 """What attends to what, against a dense mask made the obvious way; over context-parallel shares as well."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +11,6 @@ runtime.install()
 
 from megatron_recipes.models.causal_attention import (  # noqa: E402  (needs the runtime)
     causal_documents,
-    context_share,
     document_lengths,
     document_positions,
 )
@@ -46,7 +44,7 @@ def test_spans_are_the_dense_mask(packing: tuple[int, int, list[int] | None, int
     number = torch.arange(rows * length).view(rows, length)
     for rank in range(size):
         documents = causal_documents(rows, length, cu_seqlens, rank, size)
-        own = context_share(number, rank, size).flatten() if size > 1 else number.flatten()
+        own = torch.from_numpy(split_for_context(number.numpy(), rank, size)).flatten()
         if documents.spans is None:  # whole documents of one length, each causal by itself
             assert size == 1 and len(set(lengths)) == 1
             one = torch.ones(lengths[0], lengths[0], dtype=torch.bool).tril()
@@ -69,25 +67,6 @@ def test_positions_start_anew_in_each_document(packing: tuple[int, int, list[int
     cu_seqlens = None if boundaries is None else torch.tensor(boundaries, dtype=torch.int32)
     found = document_positions(document_lengths(rows, length, cu_seqlens), torch.device("cpu"))
     assert torch.equal(found, dense(rows, length, boundaries).sum(1) - 1)
-
-
-@pytest.mark.parametrize("size", [2, 4])
-def test_shares_are_megatrons_zig_zag(size: int):
-    tokens = torch.arange(3 * 16).view(3, 16)
-    shares = [context_share(tokens, rank, size) for rank in range(size)]
-    assert torch.equal(torch.cat(shares, 1).sort(1).values, tokens)
-    part = 16 // (2 * size)
-    assert shares[0][0].tolist() == [*range(part), *range(16 - part, 16)]
-
-
-@settings(max_examples=50, deadline=None)
-@given(rows=st.integers(1, 3), size=st.integers(1, 5), part=st.integers(1, 4))
-def test_batches_and_attention_cut_rows_alike(rows: int, size: int, part: int):
-    """Tokens are split with the data, positions and documents in the model: a rank must mean the same tokens by both."""
-    tokens = torch.arange(rows * 2 * size * part).view(rows, -1)
-    for rank in range(size):
-        data = split_for_context(tokens.numpy(), rank, size)
-        assert torch.equal(torch.from_numpy(data), context_share(tokens, rank, size))
 
 
 def test_no_mask_is_built_where_each_document_is_whole():

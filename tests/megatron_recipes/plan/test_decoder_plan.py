@@ -7,7 +7,7 @@ import pytest
 
 from mecellem.errors import UserError
 from mecellem.manifest import CorpusManifest, FileEntry, TokenizerEntry, write_manifest
-from megatron_recipes.config import DecoderConfig, ParallelConfig
+from megatron_recipes.config import DecoderConfig, Fp8Config, ParallelConfig
 from megatron_recipes.plan import count_parameters, plan, print_plan
 from megatron_recipes.plan.decoder import DecoderPlan, decoder_flops_per_token, decoder_memory
 from megatron_recipes.recipes import RECIPES, find_recipe
@@ -29,9 +29,10 @@ TINY = DecoderConfig(
     num_query_groups=2,
     head_dim=16,
     vocab_size=200,
-    max_sequence_length=64,
+    max_sequence_length=320,
     rope_theta=1e4,
 )
+FOUR_LAYERS = replace(TINY, num_layers=4)  # of which FP8 leaves two in BF16
 CURRICULUM = """
 stages:
   - name: first
@@ -164,7 +165,7 @@ def test_epochs_and_rates_by_stage(tmp_path, capsys):
     write_corpora(tmp_path)
     p = plan(config, gpus=1)
     assert isinstance(p, DecoderPlan)
-    assert p.epochs() == [pytest.approx([48_000 / 30_000, 16_000 / 40_000]), pytest.approx([60_800 / 30_000])]
+    assert [use.epochs for use in p.uses] == pytest.approx([48_000 / 30_000, 16_000 / 40_000, 60_800 / 30_000])
     assert p.steps == 60 and p.tokens == 60 * 1280
     print_plan(p)
     out = " ".join(capsys.readouterr().out.split())
@@ -179,6 +180,36 @@ def test_epochs_and_rates_by_stage(tmp_path, capsys):
         assert text in out, text
 
 
+def test_epochs_of_a_corpus_that_moved_between_stages(tmp_path, capsys):
+    """Two paths with the same tokens are one corpus, for the run and for its plan."""
+    write_corpora(tmp_path)
+    config = tiny_run(tmp_path)
+    moved = tmp_path / "moved" / "law"
+    moved.parent.mkdir()
+    (moved.parent / "law.manifest.json").write_bytes((tmp_path / "law.manifest.json").read_bytes())
+    first, second = config.curriculum.read_text().split("  - name: second")
+    config.curriculum.write_text(f"{first}  - name: second{second.replace(str(tmp_path / 'law'), str(moved))}")
+    print_plan(plan(config, gpus=1))
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"2.03 epochs 100.0%, 12.8k tokens; with earlier stages, of 30.0k at {moved}" in out
+    (moved.parent / "law.manifest.json").unlink()
+    print_plan(plan(config, gpus=1))
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"no corpus at {moved} yet" in out
+    assert f"law unknown epochs 75.0%, 48.0k tokens; with earlier stages, of 30.0k at {tmp_path / 'law'}; counted when" in out
+
+
+def test_emulated_fp8_is_never_reported_as_speed(tmp_path, capsys):
+    config = replace(tiny_run(tmp_path), model=FOUR_LAYERS, precision="fp8_current")
+    print_plan(plan(config, gpus=1))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "tokens/s per GPU" in out and "GPU hours" in out and "at most 0.001; 0.0 s" in out
+    print_plan(plan(replace(config, fp8=Fp8Config(emulate=True)), gpus=1))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "time not estimated FP8 is emulated in torch, slower than BF16: leave --fp8.emulate out" in out
+    assert not any(text in out for text in ("tokens/s", "GPU hours", "TFLOP/s", "0.0 s", "MFU", "Time is arithmetic"))
+
+
 @pytest.mark.parametrize(
     ("changes", "law", "sentence"),
     [
@@ -187,6 +218,19 @@ def test_epochs_and_rates_by_stage(tmp_path, capsys):
         ({"micro_batch_tokens": 3 * 320}, 30_000, "do not divide by"),
         ({"parallel": ParallelConfig(context=3)}, 30_000, "does not divide by 2 x --parallel.context 3"),
         ({"precision": "fp8_current"}, 30_000, "--precision fp8_current"),
+        ({"precision": "fp8_current", "model": FOUR_LAYERS, "layer_spec": "local"}, 30_000, "silently compute without them"),
+        (
+            {
+                "precision": "fp8_current",
+                "model": FOUR_LAYERS,
+                "parallel": ParallelConfig(context=32),
+                "micro_batch_tokens": 320,
+            },
+            30_000,
+            "gives each rank 10 tokens in a forward pass",
+        ),
+        ({"model": replace(TINY, max_sequence_length=63)}, 30_000, "seq_len 64 exceeds the 63 of --model.max-sequence-length"),
+        ({}, 30_000, None),
         ({"parallel": ParallelConfig(tensor=4)}, 30_000, None),  # beyond the query groups: Megatron-Core shares them
         (
             {"model": replace(TINY, num_query_groups=3, num_attention_heads=12), "parallel": ParallelConfig(tensor=2)},

@@ -7,7 +7,7 @@ import pytest
 from mecellem.errors import UserError
 from mecellem.manifest import CorpusManifest, TokenizerEntry, write_manifest
 from megatron_recipes import train
-from megatron_recipes.config import EncoderConfig
+from megatron_recipes.config import EncoderConfig, Fp8Config
 from megatron_recipes.plan import count_parameters, human_count, plan, print_plan
 from megatron_recipes.plan.encoder import encoder_flops_per_token, encoder_memory
 from megatron_recipes.recipes import find_recipe
@@ -173,6 +173,21 @@ def test_epochs_come_from_the_manifest(tmp_path, capsys):
 def test_bad_flags(flags, sentence):
     with pytest.raises(UserError, match=sentence):
         plan(find_recipe("mursit_base")(), **flags)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"layer_spec": "local"}, "silently compute without them"),
+        ({"fp8": Fp8Config(first_last_layers_bf16=True), "precision": "fp8_hybrid"}, "leave --fp8.first-last-layers-bf16 out"),
+        ({"schedule": {"micro_batch_size": 1}, "data": {"sequence_length": 1020}}, "gives each rank 1020 tokens"),
+    ],
+)
+def test_refuses_fp8_as_the_run_would(changes, sentence):
+    config = replace(find_recipe("mursit_base")(), precision="fp8_current")
+    parts = {name: replace(getattr(config, name), **part) for name, part in changes.items() if isinstance(part, dict)}
+    with pytest.raises(UserError, match=sentence):
+        plan(replace(config, **{**changes, **parts}), gpus=8)
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (999, "999"), (1_000, "1.0k"), (112.7e9, "112.7B"), (2e12, "2.0T")])
