@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,9 +61,8 @@ def measure(
     return rates
 
 
-def header(command: str) -> str:
-    """Command, date, machine and versions, for the top of a result."""
-    names = ("numpy", "torch", "megatron-core", "transformers")
+def header(command: str, names: Sequence[str] = ("numpy", "torch", "megatron-core", "transformers")) -> str:
+    """Command, date, machine and versions of the packages of these names, for the top of a result."""
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     machine = f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
     return f"`{command}`, {datetime.date.today().isoformat()}, {machine}, {versions}"

@@ -35,9 +35,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from mecellem.errors import UserError
+from mecellem.yaml_file import DIGITS, Place, line_of, read_yaml, refusal
 from megatron_recipes.config import RopeScaling
 from megatron_recipes.data.blend import MOST_SEQUENCES
-from megatron_recipes.data.curriculum_file import DIGITS, Place, line_of, read_yaml, refusal
 
 Attention = Literal["document", "across"]
 WEIGHT_TOLERANCE = 1e-3  # of the weights' sum: the precision that the mixture is promised with
@@ -80,7 +80,7 @@ def _length(value: Any) -> int:
 
 def _finding(key: str, message: str) -> PydanticCustomError:
     """An error of a whole mapping that is reported at the line of its `key`."""
-    return PydanticCustomError("curriculum", "{message}", {"key": key, "message": message})
+    return PydanticCustomError("said", "{message}", {"key": key, "message": message})
 
 
 Tokens = Annotated[int, BeforeValidator(_tokens), Field(gt=0)]
@@ -281,7 +281,7 @@ class Curriculum:
     def read(cls, path: Path | str) -> Curriculum:
         """Read and check a YAML file. Raises `UserError`: one sentence with file, line, key and what to do."""
         path = Path(path)
-        content, lines = read_yaml(path)
+        content, lines = read_yaml(path, of="a curriculum", needs="`stages:` with at least one stage")
         try:
             return cls(path, _File.model_validate(content).stages, lines)
         except ValidationError as error:

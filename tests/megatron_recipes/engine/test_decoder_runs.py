@@ -8,7 +8,7 @@ import pytest
 from training_runs import LAST_STAGE, Runner, checkpoint_names, losses, metrics, validation_losses
 
 from megatron_recipes.train import summarise
-from preprocessing.tokenize import tokenize_corpus
+from preprocessing.tokens.tokenize import tokenize_corpus
 
 LAYOUTS = {
     "TP2 + SP": {"parallel.tensor": 2, "parallel.sequence": True},
