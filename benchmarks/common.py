@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -62,10 +62,9 @@ def measure(
     return rates
 
 
-def header() -> str:
-    """The command as it was given, date, machine and versions, for the top of a result."""
+def header(names: Sequence[str] = ("numpy", "torch", "megatron-core", "transformers")) -> str:
+    """The command as it was given, date, machine and versions of the packages of these names, for the top of a result."""
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    names = ("numpy", "torch", "megatron-core", "transformers")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     machine = f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
     return f"`{command}`, {datetime.date.today().isoformat()}, {machine}, {versions}"

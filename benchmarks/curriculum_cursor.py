@@ -30,7 +30,7 @@ from megatron_recipes.data.corpus import TokenCorpus
 from megatron_recipes.data.curriculum import Curriculum
 from megatron_recipes.data.curriculum_data import CurriculumData
 from megatron_recipes.data.supply import open_sources
-from preprocessing.indexed import WrittenFile, open_writer
+from preprocessing.tokens.indexed import WrittenFile, open_writer
 
 SOURCES = 100
 SEQUENCE_LENGTH = 4096

@@ -22,7 +22,16 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("doctor",): ("mecellem.doctor:main", "what this machine can do, and what stands in the way"),
     ("corpus", "fetch"): ("preprocessing.corpus.fetch:main", "download, clean and split real Turkish text"),
     ("tokenizer", "train"): ("preprocessing.tokenizer:main", "train a byte-level BPE tokenizer on a corpus"),
-    ("prepare", "tokenize"): ("preprocessing.tokenize:main", "write a corpus as Megatron .bin/.idx with a manifest"),
+    ("tokenizer", "compare"): ("preprocessing.tokenizers.compare:main", "tokenizers beside one another on texts, by source"),
+    ("tokenizer", "report"): ("preprocessing.tokenizers.report:main", "one self-contained HTML page about a tokenizer"),
+    ("prepare", "run"): (
+        "preprocessing.pipeline.run:main",
+        "a corpus.yaml: read sources, clean, deduplicate, filter, tokenize",
+    ),
+    ("prepare", "status"): ("preprocessing.pipeline.status:main", "stage by stage: what is done, kept, dropped and why"),
+    ("prepare", "report"): ("preprocessing.pipeline.report:main", "one self-contained HTML page about a prepared corpus"),
+    ("prepare", "tokenize"): ("preprocessing.tokens.tokenize:main", "write a corpus as Megatron .bin/.idx with a manifest"),
+    ("prepare", "merge"): ("preprocessing.tokens.merge:main", "make one corpus of many .bin/.idx, without tokenizing"),
     ("curriculum", "check"): (
         "megatron_recipes.curriculum_check:main",
         "stages, sources and epochs of a curriculum against its corpora, with a picture",

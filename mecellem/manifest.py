@@ -34,6 +34,30 @@ class TokenizerEntry(_Strict):
     eod_id: int
 
 
+class InputEntry(_Strict):
+    """One file of text that the corpus was made from: its name, its size in bytes as it lies there, and its SHA-256."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class EngineEntry(_Strict):
+    """What turned text into ids, for so many `documents`.
+
+    Of these `compared` were encoded by Hugging Face tokenizers as well and had the same ids, and so had `adversarial`
+    texts of a fixed list. `reason` says why tokenizers itself was used: what the faster engine cannot do, or the first
+    difference that was found.
+    """
+
+    name: str
+    version: str
+    documents: int
+    compared: int
+    adversarial: int
+    reason: str | None
+
+
 class SourceRange(_Strict):
     """Documents `first` (inclusive) to `last` (exclusive) come from `source`, under `licence`."""
 
@@ -44,7 +68,10 @@ class SourceRange(_Strict):
 
 
 class CorpusManifest(_Strict):
-    """Provenance of one `.bin/.idx` pair. `dtype` is numpy's name of the ids' type (`uint16` or `int32`)."""
+    """Provenance of one `.bin/.idx` pair. `dtype` is numpy's name of the ids' type (`uint16` or `int32`).
+
+    `inputs` and `engines` are empty in manifests of mecellem 0.2.
+    """
 
     format: str = FORMAT
     documents: int
@@ -54,6 +81,8 @@ class CorpusManifest(_Strict):
     files: dict[str, FileEntry]
     sources: list[SourceRange]
     versions: dict[str, str]
+    inputs: list[InputEntry] = []
+    engines: list[EngineEntry] = []
 
 
 def manifest_path(prefix: Path | str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mecellem.errors import UserError
-from megatron_recipes.data.curriculum_file import parse_yaml
+from mecellem.yaml_file import parse_yaml
 
 Named = dict[str, dict[str, Any]]
 
@@ -28,7 +28,7 @@ def _stages(text: Any) -> Named | None:
     if not isinstance(text, str):
         return None
     try:
-        content, _ = parse_yaml(text, Path("curriculum"))
+        content, _ = parse_yaml(text, Path("curriculum"), needs="stages")
     except UserError:
         return None
     return _named(content.get("stages")) if isinstance(content, dict) else None

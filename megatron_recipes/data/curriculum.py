@@ -35,12 +35,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from mecellem.errors import UserError
+from mecellem.yaml_file import DIGITS, Place, line_of, parse_yaml, read_text, refusal
 from megatron_recipes.config import RopeScaling
 from megatron_recipes.data.blend import MOST_SEQUENCES
-from megatron_recipes.data.curriculum_file import DIGITS, Place, line_of, parse_yaml, read_text, refusal
 from megatron_recipes.data.micro_batches import micro_batch_advice
 
 Attention = Literal["document", "across"]
+OF = "a curriculum"  # whose file it is, in messages
 WEIGHT_TOLERANCE = 1e-3  # of the weights' sum: the precision that the mixture is promised with
 UNITS = {"": 0, "K": 3, "M": 6, "B": 9, "T": 12}
 NUMBER = re.compile(rf"({DIGITS}(?:[.]{DIGITS})?)\s*([KMBT]?)")
@@ -81,7 +82,7 @@ def _length(value: Any) -> int:
 
 def _finding(key: str, message: str) -> PydanticCustomError:
     """An error of a whole mapping that is reported at the line of its `key`."""
-    return PydanticCustomError("curriculum", "{message}", {"key": key, "message": message})
+    return PydanticCustomError("said", "{message}", {"key": key, "message": message})
 
 
 Tokens = Annotated[int, BeforeValidator(_tokens), Field(gt=0)]
@@ -289,12 +290,12 @@ class Curriculum:
     @classmethod
     def read(cls, path: Path | str) -> Curriculum:
         """Read and check a YAML file. Raises `UserError`: one sentence with file, line, key and what to do."""
-        return cls.parse(read_text(Path(path)), Path(path))
+        return cls.parse(read_text(Path(path), of=OF), Path(path))
 
     @classmethod
     def parse(cls, text: str, path: Path) -> Curriculum:
         """The same for a text that was read from `path`, which errors name."""
-        content, lines = parse_yaml(text, path)
+        content, lines = parse_yaml(text, path, needs="`stages:` with at least one stage")
         try:
             return cls(path, _File.model_validate(content).stages, lines)
         except ValidationError as error:

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 from training_runs import CURRICULUM, SMALL_DECODER, TIMEOUT, Runner
 
-from preprocessing.tokenize import tokenize_corpus
+from preprocessing.tokens.tokenize import tokenize_corpus
 
 
 @pytest.fixture(scope="session")

@@ -97,3 +97,32 @@ def test_the_fingerprint_is_of_the_content_and_its_order(folder):
     one, two, copy = (folder / name for name in ("1.jsonl", "2.jsonl", "copy.jsonl"))
     one.write_text("1"), two.write_text("2"), copy.write_text("1")
     assert jsonl.fingerprint([one, two]) == jsonl.fingerprint([copy, two]) != jsonl.fingerprint([two, one])
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
+@given(parts=st.lists(TEXTS, min_size=1, max_size=3), size=st.integers(1, 200), block=st.integers(1, 50), end=st.booleans())
+def test_blocks_are_whole_lines_and_what_was_seen_is_the_file(folder, suffix, parts, size, block, end):
+    path = folder / f"blocks{suffix}"
+    data = b"".join(lines_of(texts) for texts in parts) + (b"" if end else b'{"text": "son"}')
+    path.write_bytes(compress(suffix, data))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonl, "_BLOCK", block)
+        blocks = list(jsonl.read_line_blocks(path, size, seen.append))
+    assert b"".join(block.data for block in blocks) == data
+    assert b"".join(seen) == path.read_bytes()
+    assert all(block.data.endswith(b"\n") for block in blocks[:-1])
+    first = 1
+    for part in blocks:
+        assert part.first_line == first
+        first += part.data.count(b"\n")
+    texts = [record.text for part in blocks for record in jsonl.records_of(part)]
+    assert texts == [record.text for record in jsonl.read_records(path)]
+
+
+def test_a_bad_line_of_a_later_block_has_its_number(folder):
+    path = folder / "late.jsonl"
+    path.write_bytes(b'{"text": "iyi"}\n' * 1000 + b'{"text": 5}\n')
+    with pytest.raises(UserError, match='line 1001: "text" must be a string'):
+        for block in jsonl.read_line_blocks(path, 100):
+            list(jsonl.records_of(block))

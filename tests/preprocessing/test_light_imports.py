@@ -3,9 +3,16 @@ import sys
 
 PROGRAM = """
 import pkgutil, sys, preprocessing
-for module in pkgutil.walk_packages(preprocessing.__path__, "preprocessing."):
-    __import__(module.name)
-heavy = {"torch", "megatron", "transformers", "lxml", "scipy", "datasets", "tokenizers"} & set(sys.modules)
+names = {module.name for module in pkgutil.walk_packages(preprocessing.__path__, "preprocessing.")}
+stages = {name for name in names if name.startswith("preprocessing.stages.")}  # imported when a YAML file names them
+for name in names - stages:
+    __import__(name)
+heavy = {"torch", "megatron", "transformers", "lxml", "scipy", "datasets", "tokenizers", "pyarrow", "gigatoken", "awkward"}
+heavy &= set(sys.modules)
+assert not heavy, heavy
+for name in stages:
+    __import__(name)
+heavy = {"torch", "megatron", "transformers"} & set(sys.modules)
 assert not heavy, heavy
 """
 
@@ -18,7 +25,7 @@ def test_preprocessing_starts_without_torch_megatron_or_transformers():
 def test_tokenizing_needs_neither_torch_nor_transformers(sample_corpus, sample_tokenizer, tmp_path):
     program = """
 import sys, pathlib
-from preprocessing.tokenize import tokenize_corpus
+from preprocessing.tokens.tokenize import tokenize_corpus
 source, tokenizer, out = map(pathlib.Path, sys.argv[1:])
 assert tokenize_corpus([source], tokenizer, out).tokens > 0
 heavy = {"torch", "megatron", "transformers"} & set(sys.modules)

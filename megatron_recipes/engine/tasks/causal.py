@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mecellem.errors import UserError
+from mecellem.yaml_file import read_text
 from megatron_recipes.config import DecoderConfig, DecoderRun, RopeScaling
 from megatron_recipes.data.causal import CausalBatch, split_for_context, validation_batches
 from megatron_recipes.data.corpus import TokenCorpus
-from megatron_recipes.data.curriculum import Curriculum, Stage
+from megatron_recipes.data.curriculum import OF, Curriculum, Stage
 from megatron_recipes.data.curriculum_data import CurriculumData
-from megatron_recipes.data.curriculum_file import read_text
 from megatron_recipes.data.supply import check_same_tokenizer, open_causal_corpus, open_sources
 from megatron_recipes.engine.refusals import refuse_stages
 from megatron_recipes.engine.tasks.task import Loss, StepShape, Task
@@ -34,7 +34,7 @@ class CausalTask(Task):
     def __init__(self, config: DecoderRun, verify: bool) -> None:
         """Raises `UserError` for a curriculum, corpora and a tokenizer that do not fit the run or each other."""
         self.config = config
-        self.curriculum_text = read_text(config.curriculum)  # once: the record is of what is trained
+        self.curriculum_text = read_text(config.curriculum, of=OF)  # once: the record is of what is trained
         self.curriculum = Curriculum.parse(self.curriculum_text, config.curriculum)
         tokenizer, rows = config.data.tokenizer, config.model.vocab_size
         self.sources = open_sources(self.curriculum, tokenizer, rows, verify)

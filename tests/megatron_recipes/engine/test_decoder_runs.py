@@ -10,7 +10,7 @@ from training_runs import LAST_STAGE, Runner, checkpoint_names, losses, metrics,
 from evaluation.report import main as report
 from megatron_recipes.run_folder import read_run
 from megatron_recipes.train import summarise
-from preprocessing.tokenize import tokenize_corpus
+from preprocessing.tokens.tokenize import tokenize_corpus
 
 LAYOUTS = {
     "TP2 + SP": {"parallel.tensor": 2, "parallel.sequence": True},

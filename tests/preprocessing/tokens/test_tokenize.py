@@ -1,5 +1,7 @@
 import gzip
+import hashlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -16,8 +18,9 @@ from hypothesis import strategies as st
 from mecellem.errors import UserError
 from mecellem.manifest import read_manifest, verify_files
 from preprocessing.jsonl import read_records
-from preprocessing.tokenize import tokenize_corpus
 from preprocessing.tokenizer import load_tokenizer
+from preprocessing.tokens import write
+from preprocessing.tokens.tokenize import tokenize_corpus
 
 FILES = ("x.bin", "x.idx", "x.manifest.json")
 
@@ -134,9 +137,9 @@ def test_sources_are_ranges_of_documents_and_all_three_kinds_of_file_are_read(sa
 
 def test_sources_that_change_too_often_for_a_manifest_are_refused(sample_tokenizer, tmp_path, out, monkeypatch):
     source = write_jsonl(tmp_path / "x.jsonl", [{"text": "a", "source": name} for name in "aabbcc"])
-    monkeypatch.setattr("preprocessing.tokenize._MAX_RANGES", 3)
+    monkeypatch.setattr("preprocessing.tokens.provenance._MAX_RANGES", 3)
     assert len(tokenize_corpus([source], sample_tokenizer, out / "x").sources) == 3
-    monkeypatch.setattr("preprocessing.tokenize._MAX_RANGES", 2)
+    monkeypatch.setattr("preprocessing.tokens.provenance._MAX_RANGES", 2)
     with pytest.raises(UserError, match="sort the lines by source"):
         tokenize_corpus([source], sample_tokenizer, out / "y")
     assert set(contents(out)) == set(FILES)
@@ -145,9 +148,9 @@ def test_sources_that_change_too_often_for_a_manifest_are_refused(sample_tokeniz
 def test_batches_leave_no_trace(sample_tokenizer, sample_corpus, out, monkeypatch):
     source = sample_corpus / "validation.jsonl.zst"
     tokenize_corpus([source], sample_tokenizer, out / "x")
-    monkeypatch.setattr("preprocessing.tokenize._BATCH_DOCUMENTS", 37)
-    monkeypatch.setattr("preprocessing.tokenize._BATCH_CHARACTERS", 1000)
-    monkeypatch.setattr("preprocessing.indexed._CHUNK", 11)
+    monkeypatch.setattr("preprocessing.tokens.write._BLOCK", 1000)
+    monkeypatch.setattr("preprocessing.tokens.engines._FORGET_AFTER", 5000)
+    monkeypatch.setattr("preprocessing.tokens.indexed._CHUNK", 11)
     tokenize_corpus([source], sample_tokenizer, out / "y")
     for kind in ("bin", "idx"):
         assert (out / f"x.{kind}").read_bytes() == (out / f"y.{kind}").read_bytes()
@@ -194,6 +197,60 @@ def test_another_corpus_is_not_overwritten_unless_told_to(sample_tokenizer, tmp_
     assert set(contents(out)) == set(FILES) and contents(out)["x.bin"] != whole["x.bin"]
     again = prepare(other, sample_tokenizer, out / "x", replace=True)
     assert "nothing to do" in again.stdout
+
+
+def test_the_engine_can_be_chosen_and_a_corpus_of_the_other_one_is_made_again(sample_tokenizer, tmp_path, out):
+    source = write_jsonl(tmp_path / "x.jsonl", [{"text": "bir"}])
+    flags = ["prepare", "tokenize", "--input", source, "--tokenizer", sample_tokenizer, "--out", out / "x"]
+    assert "engine gigatoken" in mecellem(*flags, cwd=tmp_path).stdout
+    before = contents(out)
+    assert "engine tokenizers" in mecellem(*flags, "--engine", "tokenizers", cwd=tmp_path).stdout
+    after = contents(out)
+    assert [before[name] == after[name] for name in FILES] == [True, True, False]
+    assert "nothing to do" in mecellem(*flags, cwd=tmp_path).stdout  # tokenizers is right by definition
+    assert "give --shards as well" in refusal(mecellem(*flags, "--task", "0/2", cwd=tmp_path))
+
+
+def test_a_manifest_of_mecellem_0_2_is_read_and_its_corpus_made_again(sample_tokenizer, tmp_path, out):
+    source = write_jsonl(tmp_path / "x.jsonl", [{"text": "bir"}])
+    manifest = tokenize_corpus([source], sample_tokenizer, out / "x")
+    path = out / "x.manifest.json"
+    older = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("inputs", "engines")}
+    path.write_text(json.dumps(older))
+    assert read_manifest(out / "x").sources == manifest.sources
+    assert tokenize_corpus([source], sample_tokenizer, out / "x") == manifest == read_manifest(out / "x")
+
+
+def test_a_file_that_vanishes_is_one_sentence_and_leaves_nothing(sample_tokenizer, tmp_path, out, monkeypatch):
+    sources = [write_jsonl(tmp_path / name, [{"text": "bir"}]) for name in ("a.jsonl", "b.jsonl")]
+    read = write.read_line_blocks
+
+    def vanishing(path, *arguments):
+        sources[1].unlink(missing_ok=True)
+        return read(path, *arguments)
+
+    monkeypatch.setattr(write, "read_line_blocks", vanishing)
+    with pytest.raises(UserError, match=r"b\.jsonl vanished"):
+        tokenize_corpus(sources, sample_tokenizer, out / "x")
+    assert contents(out) == {}
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(sample_tokenizer, tmp_path, out):
+    """Every word is a new one, which is what an engine that remembers words grows with."""
+    peaks = []
+    for megabytes in (30, 400):
+        source = tmp_path / f"{megabytes}.jsonl"
+        with open(source, "w") as lines:
+            for number in range(megabytes * 10_000):
+                lines.write(f'{{"text": "{hashlib.sha256(str(number).encode()).hexdigest()} söz {number} daha ve bir"}}\n')
+        command = [sys.executable, "-m", "mecellem", "prepare", "tokenize", "--input", source, "--out", out / source.stem]
+        command += ["--tokenizer", sample_tokenizer]
+        child = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        assert status == 0
+        peaks.append(usage.ru_maxrss / 1024)
+    assert max(peaks) < 600, peaks
 
 
 BAD_TEXT = {
@@ -267,7 +324,7 @@ def assert_nothing_false_is_believed(prefix, expected):
 DIE_AT_RENAME = """
 import os, signal, sys
 from pathlib import Path
-from preprocessing.tokenize import tokenize_corpus
+from preprocessing.tokens.tokenize import tokenize_corpus
 when, number = sys.argv[4], int(sys.argv[5])
 rename, calls = os.replace, 0
 def dying(source, target):

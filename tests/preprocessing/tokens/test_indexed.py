@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megatron_recipes.data.corpus import read_index
-from preprocessing import indexed
-from preprocessing.indexed import open_writer, token_dtype
+from preprocessing.tokens import indexed
+from preprocessing.tokens.indexed import open_writer, token_dtype
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 65_000), max_size=6), min_size=1, max_size=30).filter(any)
 

@@ -1,4 +1,4 @@
-"""A curriculum's YAML file with the line of every key, so that an error can say where it is."""
+"""A YAML file that a person wrote, with the line of every key, so that an error can say where it is."""
 
 from __future__ import annotations
 
@@ -55,29 +55,30 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:int", INTEGER, list("-+01234567
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", REAL, list("-+.0123456789"))
 
 
-def read_text(path: Path) -> str:
-    """The text of a curriculum's file. Raises `UserError` for one that is missing or not text."""
+def read_text(path: Path, of: str) -> str:
+    """The text of a YAML file. `of` says whose it is ("a curriculum"). Raises `UserError` for one that is missing or not text."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: give the YAML file of a curriculum") from None
+        raise UserError(f"{path} is missing: give the YAML file of {of}") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder: give the YAML file of a curriculum") from None
+        raise UserError(f"{path} is a folder: give the YAML file of {of}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): give the YAML file of a curriculum") from None
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): give the YAML file of {of}") from None
 
 
-def parse_yaml(text: str, path: Path) -> tuple[Any, dict[Place, int]]:
+def parse_yaml(text: str, path: Path, needs: str) -> tuple[Any, dict[Place, int]]:
     """The content of YAML, and the line (from 1) of every key and list item by its place; errors name `path`.
 
-    Raises `UserError` for a text that is empty, not YAML, or has a key twice in one mapping.
+    `needs`: what it must at least hold, for the message. Raises `UserError` for a text that is empty, not YAML, or has a key
+    twice in one mapping.
     """
     loader = _Loader(text)
     lines: dict[Place, int] = {}
     try:
         node = loader.get_single_node()
         if node is None:
-            raise UserError(f"{path} is empty: it needs `stages:` with at least one stage")
+            raise UserError(f"{path} is empty: it needs {needs}")
         _note_lines(path, node, (), lines)
         return loader.construct_document(node), lines
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -148,11 +149,11 @@ def refusal(
         return UserError(f"{where}: unknown key `{what}`: {advice}")
     if kind == "missing":
         return UserError(f"{where}: `{what}` is missing: add it")
-    if kind in ("value_error", "curriculum"):
+    if kind in ("value_error", "said"):
         return UserError(f"{where}: `{what}`: {first['msg'].removeprefix('Value error, ')}")
     if kind == "literal_error":
         return UserError(f"{where}: `{what}` is {given!r}: it must be {context['expected']}")
-    if kind in ("greater_than", "greater_than_equal", "less_than", "finite_number"):
+    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"):
         limit = first["msg"].removeprefix("Input should be ")
         return UserError(f"{where}: `{what}` is {given}: it must be {limit}")
     wanted = WANTED.get(kind, first["msg"])

@@ -1,0 +1,191 @@
+"""Tokenizing and writing: `mecellem prepare tokenize` beside Megatron-LM's own two tools, whole processes, in one run.
+
+    git clone --depth 1 https://github.com/NVIDIA/Megatron-LM ../Megatron-LM
+    python benchmarks/tokenize_corpus.py --megatron ../Megatron-LM --megatron-python PYTHON
+
+PYTHON is an interpreter that has what those tools import: torch, transformers and gigatoken (by default the one that
+runs this). Without --megatron ours is measured alone. Wall time of each command from start to end, start-up and, for
+ours, the comparison with its oracle and all hashes included; the files that come out are compared byte for byte. The
+text is the sample corpus, repeated, with some of its words replaced by words that were not there before, as in a corpus
+that is not repeated. The sample corpus is fetched on the first run.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import CACHE, ROOT, header, sample, sample_text
+
+from mecellem.errors import UserError
+from mecellem.files import atomic_write
+from mecellem.flags import parse_and_call
+from mecellem.manifest import read_manifest
+from preprocessing.jsonl import read_records
+
+NEW_WORDS = 0.02  # of the words after the first pass over the sample
+MANY_NEW_WORDS = 0.2  # where memory is measured: what an engine remembers grows with its words
+SLOWEST_UP_TO = 50  # megabytes; preprocess_data.py needs minutes for more
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A command, what is added to its environment, and the prefix of the `.bin/.idx` that it writes."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    prefix: Path
+
+
+def lines(texts: Sequence[str], new_words: float) -> Iterator[bytes]:
+    """JSON lines without end; from the second pass on, so many words are made of the halves of two others."""
+    draw = random.Random(1)
+    words = sorted({word for text in texts for word in text.split()})
+    share = 0.0
+    while True:
+        for text in texts:
+            parts = text.split(" ")
+            for _ in range(round(share * len(parts) + draw.random() - 0.5) if share else 0):
+                one, other = draw.choice(words), draw.choice(words)
+                parts[draw.randrange(len(parts))] = one[: len(one) // 2 + 1] + other[len(other) // 2 :]
+            yield json.dumps({"text": " ".join(parts)}, ensure_ascii=False).encode() + b"\n"
+        share = new_words
+
+
+def write_text(path: Path, megabytes: int, new_words: float) -> Path:
+    """A file of so many megabytes of documents."""
+    texts = [record.text for record in read_records(sample_text() / "train.jsonl.zst") if record.text]
+    size = 0
+    with open(path, "wb") as out:
+        for line in lines(texts, new_words):
+            size += out.write(line)
+            if size >= megabytes * 1_000_000:
+                return path
+    raise AssertionError("the lines have no end")
+
+
+def contenders(source: Path, tokenizer: Path, out: Path, megatron: Path | None, python: Path, slow: bool) -> list[Contender]:
+    """Ours and, where there is a checkout, Megatron-LM's, with the same input and the same meaning of a document."""
+    flags = ["--input", str(source), "--tokenizer", str(tokenizer), "--out", str(out / "ours")]
+    ours = [sys.executable, "-m", "mecellem", "prepare", "tokenize", *flags]
+    found = [Contender("ours", ours, {"PYTHONPATH": str(ROOT)}, out / "ours")]
+    if megatron is None:
+        return found
+    tools = {"preprocess_data_fast.py": ["--use-gigatoken"]}
+    if slow:
+        tools["preprocess_data.py"] = ["--workers", str(len(os.sched_getaffinity(0)))]
+    for tool, more in tools.items():
+        prefix = out / tool.removesuffix(".py")
+        command = [str(python), str(megatron / "tools" / tool), "--input", str(source), "--output-prefix", str(prefix)]
+        command += ["--append-eod", "--tokenizer-type", "HuggingFaceTokenizer", "--tokenizer-model", str(tokenizer)]
+        command += ["--tokenizer-hf-no-include-special-tokens", *more]
+        path = os.pathsep.join(filter(None, (str(megatron), os.environ.get("PYTHONPATH"))))
+        found.append(Contender(tool, command, {"PYTHONPATH": path}, Path(f"{prefix}_text_document")))
+    return found
+
+
+def run(contender: Contender) -> tuple[float, float]:
+    """Seconds of wall time and peak memory in MB of one run (of its largest process), its files removed before."""
+    for suffix in (".bin", ".idx", ".manifest.json"):
+        Path(f"{contender.prefix}{suffix}").unlink(missing_ok=True)
+    with tempfile.TemporaryFile() as log:
+        started = time.perf_counter()
+        child = subprocess.Popen(
+            contender.command, env=os.environ | contender.environment, stdout=log, stderr=subprocess.STDOUT
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - started
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            log.seek(0)
+            raise UserError(f"{contender.name} failed:\n{log.read().decode(errors='replace')[-2000:]}")
+    return seconds, usage.ru_maxrss * 1024 / 1e6
+
+
+def compare(everyone: Sequence[Contender], rounds: int, megabytes: int) -> list[str]:
+    """A table of all contenders, which take turns."""
+    measured: dict[str, list[tuple[float, float]]] = {contender.name: [] for contender in everyone}
+    for _ in range(rounds):
+        for contender in everyone:
+            measured[contender.name].append(run(contender))
+    ours = everyone[0].prefix
+    manifest = read_manifest(ours)
+    best = statistics.median(seconds for seconds, _ in measured["ours"])
+    engine = manifest.engines[0]
+    table = [
+        f"## {megabytes:,} MB, {manifest.documents:,} documents, {manifest.tokens:,} tokens",
+        "",
+        f"Engine {engine.name} {engine.version}; {engine.compared:,} documents of it compared with tokenizers in each run.",
+        "",
+        "| | seconds (lowest to highest) | times ours | tokens/s | peak memory, MB | .bin and .idx |",
+        "|---|---|---|---|---|---|",
+    ]
+    for contender in everyone:
+        seconds = [second for second, _ in measured[contender.name]]
+        memory = max(peak for _, peak in measured[contender.name])
+        middle = statistics.median(seconds)
+        same = all(filecmp.cmp(f"{ours}{kind}", f"{contender.prefix}{kind}", shallow=False) for kind in (".bin", ".idx"))
+        table.append(
+            f"| {contender.name} | {middle:.2f} ({min(seconds):.2f} to {max(seconds):.2f}) | {middle / best:.1f} | "
+            f"{manifest.tokens / middle / 1e6:.1f}M | {memory:,.0f} | {'the same' if same else 'DIFFERENT'} |"
+        )
+    return [*table, ""]
+
+
+def benchmark(
+    megatron: Path | None = None,
+    megatron_python: Path = Path(sys.executable),
+    megabytes: list[int] = [30, 300],  # noqa: B006 - tyro shows it as the default; nothing changes it
+    memory_megabytes: list[int] = [30, 300, 3000],  # noqa: B006
+    tokenizer: Path | None = None,
+    rounds: int = 3,
+    out: Path = ROOT / "benchmarks" / "results" / "tokenize_corpus.md",
+) -> None:
+    """Time whole commands, compare their files, print the tables and write them to a file.
+
+    Args:
+        megatron: a checkout of Megatron-LM's main branch; without it ours is measured alone.
+        megatron_python: interpreter that runs its tools.
+        megabytes: sizes of the files whose time is measured.
+        memory_megabytes: sizes of the files, with new words all the time, for which the peak memory of ours is measured.
+        tokenizer: Hugging Face tokenizer folder (default: one trained on the sample).
+        rounds: how often each contender has its turn.
+        out: Markdown file for the results.
+    """
+    if megatron is not None and not (megatron / "tools" / "preprocess_data_fast.py").is_file():
+        raise UserError(f"--megatron {megatron} has no tools/preprocess_data_fast.py: clone Megatron-LM's main branch")
+    folder = tokenizer or sample()[1]
+    text = ["# Tokenizing and writing", "", header(("numpy", "tokenizers", "gigatoken", "pyarrow")), ""]
+    text += [f"Whole commands, median of {rounds} rounds in turns; {NEW_WORDS:.0%} of the words are new all the time.", ""]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        place = Path(name)
+        for size in megabytes:
+            source = write_text(place / "x.jsonl", size, NEW_WORDS)
+            everyone = contenders(source, folder, place, megatron, megatron_python, slow=size <= SLOWEST_UP_TO)
+            text += compare(everyone, rounds, size)
+        text += [f"## Peak memory of ours, {MANY_NEW_WORDS:.0%} new words", "", "| MB | seconds | peak, MB |", "|---|---|---|"]
+        for size in memory_megabytes:
+            source = write_text(place / "x.jsonl", size, MANY_NEW_WORDS)
+            seconds, peak = run(contenders(source, folder, place, None, megatron_python, slow=False)[0])
+            text.append(f"| {size:,} | {seconds:.1f} | {peak:,.0f} |")
+    report = "\n".join(text) + "\n"
+    print(report)
+    with atomic_write(out) as handle:
+        handle.write(report)
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    parse_and_call(benchmark, sys.argv[1:], "benchmarks/tokenize_corpus.py")

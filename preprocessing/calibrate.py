@@ -1,0 +1,279 @@
+"""`mecellem prepare calibrate`: what each filter keeps of your good text and of bad text made from it, and how its numbers lie.
+
+Thresholds are only as good as the text that they were set on. This command takes text that you trust, makes bad text of
+known kinds from it (`bad_text.py`), runs the quality, language and morphology stages on both, and writes tables and a figure.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mecellem.console import progress_bar, step
+from mecellem.errors import UserError
+from mecellem.files import atomic_folder
+from mecellem.flags import parse_and_call
+from preprocessing.bad_text import BAD_KINDS, bare_words, make_bad
+from preprocessing.jsonl import check_inputs, read_records
+from preprocessing.outputs import check_output_folder
+from preprocessing.stages.lexicon import AnalyserName
+
+if TYPE_CHECKING:
+    from datatrove.pipeline.filters.base_filter import BaseFilter
+
+    from preprocessing.stages.morphology import MorphologyFilter
+
+STAGES = ("quality", "language", "morphology")
+MORPHOLOGY = ("suffix_entropy", "lemma_diversity", "known_words")
+_PERCENTILES = (1, 5, 50, 95, 99)
+
+
+@dataclass
+class Group:
+    """Texts of one good source or one bad kind, and what was found about them."""
+
+    texts: list[str]
+    kept: dict[str, int] = field(default_factory=dict)  # by stage, and by "all" for those that every stage keeps
+    reasons: Counter[str] = field(default_factory=Counter)  # "stage: reason"
+    measures: dict[str, list[float]] = field(default_factory=dict)
+
+
+def calibrate(
+    input: tuple[Path, ...],
+    out: Path = Path("calibration"),
+    documents: int = 400,
+    min_words: int = 100,
+    seed: int = 0,
+    analyser: AnalyserName = "akana",
+) -> None:
+    """Measure the quality, language and morphology filters on text that you trust and on bad text made from it.
+
+    Writes calibration.md (tables), calibration.json (the same, with every percentile) and morphology.png (ROC curves).
+
+    Args:
+        input: .jsonl, .jsonl.gz or .jsonl.zst files of good text, with the fields text and source.
+        out: folder to write to.
+        documents: documents to take of each source.
+        min_words: shorter documents of a source are joined until they have so many words.
+        seed: of the choice of documents and of the bad text.
+        analyser: of the morphology stage: akana, zeyrek or zemberek.
+    """
+    check_inputs(input, "--input")
+    check_output_folder(out, "--out")
+    missing = [name for name in ("datatrove", "akana", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"{', '.join(missing)} must be installed for this: `pip install -e .[preprocess]`")
+    with step("Calibration of the filters", reads=input, writes=[out]) as console, atomic_folder(out) as folder:
+        good = read_good(input, documents, min_words, seed)
+        if not good:
+            raise UserError(f"no source of --input has {min_words} words: give more text")
+        stages = _stages(analyser)
+        bad = make_all_bad(good, stages["morphology"], seed)
+        groups = {**{f"good: {name}": Group(texts) for name, texts in good.items()}, **{k: Group(t) for k, t in bad.items()}}
+        with progress_bar(transient=True) as bar:
+            task = bar.add_task("measuring", total=len(groups))
+            for group in groups.values():
+                measure(group, stages)
+                bar.advance(task)
+        report = _report(groups, min_words)
+        (folder / "calibration.md").write_text(report, "utf-8")
+        _write_json(folder / "calibration.json", groups)
+        _draw(folder / "morphology.png", groups, stages["morphology"])
+        console.print(report, markup=False)
+
+
+def read_good(paths: Iterable[Path], documents: int, min_words: int, seed: int) -> dict[str, list[str]]:
+    """Source -> its chosen texts of at least `min_words` words, in a random order."""
+    joined: dict[str, list[str]] = {}
+    waiting: dict[str, list[str]] = {}
+    for path in paths:
+        for record in read_records(path):
+            parts = waiting.setdefault(record.source, [])
+            parts.append(record.text)
+            if sum(len(part.split()) for part in parts) >= min_words:
+                joined.setdefault(record.source, []).append("\n".join(parts))
+                parts.clear()
+    choose = random.Random(seed)
+    return {source: choose.sample(texts, min(documents, len(texts))) for source, texts in sorted(joined.items())}
+
+
+def make_all_bad(good: dict[str, list[str]], morphology: MorphologyFilter, seed: int) -> dict[str, list[str]]:
+    """Bad kind -> one text for each good one."""
+    texts = [text for source in good.values() for text in source]
+    lexicon = morphology.lexicon
+    vocabulary = bare_words(texts, lambda word: (found := lexicon.analyse(word)) is not None and not found.suffixes)
+    return {f"bad: {kind}": make_bad(kind, texts, vocabulary, seed) for kind in BAD_KINDS}
+
+
+def measure(group: Group, stages: dict[str, BaseFilter]) -> None:
+    """Run every stage on every text by itself, whatever the others said, and collect verdicts and measures."""
+    from datatrove.data import Document
+
+    group.kept = dict.fromkeys((*stages, "all"), 0)
+    for number, text in enumerate(group.texts):
+        kept = True
+        doc = Document(text, str(number))
+        for name, stage in stages.items():
+            verdict = stage.filter(doc)
+            passed, reason = verdict if isinstance(verdict, tuple) else (verdict, "")
+            group.kept[name] += bool(passed)
+            kept = kept and bool(passed)
+            if not passed:
+                group.reasons[f"{name}: {reason}"] += 1
+        group.kept["all"] += kept
+        for name, value in {**quality_measures(text), **doc.metadata.get("measures", {})}.items():
+            group.measures.setdefault(name, []).append(float(value))
+
+
+def quality_measures(text: str) -> dict[str, float]:
+    """What the quality rules compare with their thresholds; datatrove's filters tell the verdict only."""
+    from datatrove.pipeline.filters import gopher_repetition_filter as gopher
+
+    from preprocessing.stages.quality import LINE_ENDS, QualitySettings, every_casing
+    from preprocessing.turkish import tokens
+
+    all_tokens = tokens(text)
+    real = [token for token in all_tokens if token[0].isalnum()]
+    lines = [line for line in text.split("\n") if line.strip()]
+    settings = QualitySettings()
+    measures = {
+        "mean word length": sum(map(len, real)) / max(1, len(real)),
+        "alphabetic words": sum(any(map(str.isalpha, token)) for token in all_tokens) / len(all_tokens),
+        "stop words": float(len(set(every_casing(settings.stop_words)) & set(all_tokens))),
+        "punctuated lines": sum(line.endswith(LINE_ENDS) for line in lines) / len(lines),
+        "lines per word": text.count("\n") / len(all_tokens),
+        "duplicate lines": gopher.find_duplicates(lines)[0] / len(lines),
+        "duplicate line characters": gopher.find_duplicates(lines)[1] / len(text),
+    }
+    for n, _ in settings.top_ngrams:
+        measures[f"top {n}-gram"] = gopher.find_top_duplicate(gopher.get_n_grams(all_tokens, n)) / len(text)
+    for n, _ in settings.duplicate_ngrams:
+        measures[f"duplicate {n}-grams"] = gopher.find_all_duplicate(all_tokens, n) / len(text)
+    return measures
+
+
+def area_under_roc(good: Sequence[float], bad: Sequence[float]) -> float:
+    """Probability that a good text has the larger value; ties count half. 0.5: the measure does not tell them apart."""
+    values = np.concatenate([good, bad])
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return float((ranks[: len(good)].sum() - len(good) * (len(good) + 1) / 2) / (len(good) * len(bad)))
+
+
+def _stages(analyser: AnalyserName) -> dict[str, BaseFilter]:
+    from preprocessing.stages.language import LanguageFilter, LanguageSettings
+    from preprocessing.stages.morphology import MorphologyFilter, MorphologySettings
+    from preprocessing.stages.quality import QualityFilter, QualitySettings
+
+    return {
+        "quality": QualityFilter(QualitySettings()),
+        "language": LanguageFilter(LanguageSettings()),
+        "morphology": MorphologyFilter(MorphologySettings(analyser=analyser)),
+    }
+
+
+def _all_good(groups: dict[str, Group], name: str) -> list[float]:
+    return [value for title, group in groups.items() if title.startswith("good") for value in group.measures.get(name, [])]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _report(groups: dict[str, Group], min_words: int) -> str:
+    bad = {title: group for title, group in groups.items() if title.startswith("bad")}
+    kept = [
+        (
+            title,
+            len(group.texts),
+            *(f"{100 * group.kept[stage] / len(group.texts):.1f}%" for stage in (*STAGES, "all")),
+            ", ".join(f"{reason} {count}" for reason, count in group.reasons.most_common(3)),
+        )
+        for title, group in groups.items()
+    ]
+    names = list(dict.fromkeys(name for group in groups.values() for name in group.measures))
+    percentiles = [(name, *_quantiles(_all_good(groups, name)), *_medians(bad, name)) for name in names]
+    areas = [
+        (title, *(f"{area_under_roc(_all_good(groups, name), group.measures.get(name, [np.nan])):.3f}" for name in MORPHOLOGY))
+        for title, group in bad.items()
+    ]
+    return "\n\n".join(
+        [
+            f"Good documents of less than {min_words} words were joined. Each stage saw every document.",
+            "Kept, and the most frequent reasons:",
+            _table(("text", "documents", *STAGES, "all three", "dropped because"), kept),
+            "Percentiles over good text, and medians of bad text:",
+            _table(("measure", *(f"{p}%" for p in _PERCENTILES), *(title.removeprefix("bad: ") for title in bad)), percentiles),
+            "Area under the ROC curve of good against bad text (0.5: not told apart; below: bad text has more of it):",
+            _table(("text", *MORPHOLOGY), areas),
+        ]
+    )
+
+
+def _quantiles(values: Sequence[float]) -> list[str]:
+    return [f"{value:.3g}" for value in np.percentile(values, _PERCENTILES)]
+
+
+def _medians(bad: dict[str, Group], name: str) -> list[str]:
+    return [f"{np.median(group.measures[name]):.3g}" if name in group.measures else "-" for group in bad.values()]
+
+
+def _write_json(path: Path, groups: dict[str, Group]) -> None:
+    import orjson
+
+    content = {
+        title: {
+            "documents": len(group.texts),
+            "kept": group.kept,
+            "reasons": group.reasons,
+            "percentiles": {name: np.percentile(values, range(101)).tolist() for name, values in group.measures.items()},
+        }
+        for title, group in groups.items()
+    }
+    path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+
+def _curve(good: NDArray[np.float64], bad: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(share of bad text kept, share of good text kept) at every threshold."""
+    thresholds = np.concatenate([[-np.inf], np.unique(np.concatenate([good, bad])), [np.inf]])
+
+    def share(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 1 - np.searchsorted(np.sort(values), thresholds, side="left") / len(values)
+
+    return share(bad), share(good)
+
+
+def _draw(path: Path, groups: dict[str, Group], stage: MorphologyFilter) -> None:
+    """ROC curves of the three morphological measures, one line a bad kind, with the points of the settings' thresholds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(MORPHOLOGY), sharey=True), MORPHOLOGY, strict=True):
+        good = np.array(_all_good(groups, name))
+        threshold = getattr(stage.settings, f"min_{name}")
+        for title, group in groups.items():
+            if title.startswith("bad") and name in group.measures:
+                bad = np.array(group.measures[name])
+                (line,) = axes.plot(*_curve(good, bad), label=title.removeprefix("bad: "))
+                axes.plot((bad >= threshold).mean(), (good >= threshold).mean(), "o", color=line.get_color())
+        axes.set_title(f"{name.replace('_', ' ')} (points: at least {threshold})")
+        axes.set_xlabel("bad text kept")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("good text kept")
+    figure.axes[-1].legend(fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags of `mecellem prepare calibrate` and run it."""
+    parse_and_call(calibrate, argv, prog="mecellem prepare calibrate")
+    return 0

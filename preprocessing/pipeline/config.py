@@ -1,0 +1,235 @@
+"""`corpus.yaml`: what is read, what is done with it, and where the result goes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from mecellem.errors import UserError
+from mecellem.yaml_file import Place, line_of, parse_yaml, read_text, refusal
+from preprocessing.jsonl import UNKNOWN_LICENCE
+from preprocessing.pipeline.registry import STAGES
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|)", re.IGNORECASE | re.ASCII)
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+FILE_KINDS = ("jsonl", "parquet", "text", "warc", "pdf")
+
+
+def _bytes(value: Any) -> int:
+    """64_000, "256MB" or "1.5GiB" as a number of bytes."""
+    match = _SIZE.fullmatch(str(value).strip()) if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+    if not match:
+        raise ValueError(f"{str(value)[:40]!r} is not a size: write 256MB, 1.5GB or a number of bytes")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Limits(_Strict):
+    """How much may be wrong with the input before the run stops.
+
+    `share` and `count` are of one source's records, `missing_files` is a number of files that vanished or could not be
+    opened. A record longer than `record_size` is not read, so that memory stays bounded.
+    """
+
+    share: float = Field(default=0.01, ge=0, le=1)
+    count: int = Field(default=100_000, ge=0)
+    missing_files: int = Field(default=0, ge=0)
+    record_size: Size = 32 * 2**20
+
+
+class TextOptions(_Strict):
+    """Plain text: a document a file, or several in a file with blank lines between them."""
+
+    documents: Literal["file", "blank_line"] = "file"
+
+
+class HubOptions(_Strict):
+    """A Hugging Face data set: `path` in the source is its hub id or folder."""
+
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+class PdfOptions(_Strict):
+    """PDFs. A page with fewer than `min_characters` of text is taken for a scan and given to `ocr`.
+
+    `ocr` is `tesseract` (the program, with `languages`), `none`, or `module:function`, which is called with a PIL image
+    of the page, the page's number from 1 and the file's path, and returns the page's text.
+    """
+
+    ocr: str = Field(default="tesseract", pattern=r"^(tesseract|none|[\w.]+:\w+)$")
+    languages: str = "tur"
+    min_characters: int = Field(default=16, ge=0)
+    dpi: int = Field(default=300, ge=72, le=1200)
+
+
+class Source(_Strict):
+    """One source: files of one kind, with one licence. Each shard holds documents of one source only."""
+
+    name: str = Field(pattern=_NAME)
+    kind: Literal["jsonl", "parquet", "text", "warc", "hub", "pdf"]
+    paths: list[str] = Field(min_length=1)
+    text_field: str = "text"
+    id_field: str | None = None
+    keep_fields: list[str] = []
+    licence: str = UNKNOWN_LICENCE
+    weight: float = Field(default=1.0, gt=0)
+    limits: Limits | None = None
+    text: TextOptions = TextOptions()
+    hub: HubOptions = HubOptions()
+    pdf: PdfOptions = PdfOptions()
+
+    @model_validator(mode="after")
+    def _check(self) -> Source:
+        for options in ("text", "hub", "pdf"):
+            if options in self.model_fields_set and options != self.kind:
+                raise _at(options, f"these are options of kind: {options}, this source is of kind: {self.kind}")
+        for field in self.keep_fields:
+            if field in ("id", "text", "source", "licence", "origin", "measures"):
+                raise _at("keep_fields", f"{field!r} is written for every document: leave it out")
+        if self.kind == "hub" and len(self.paths) != 1:
+            raise _at("paths", "one data set a source: give one hub id or folder")
+        return self
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What its documents depend on; weight and limits may change later."""
+        return self.model_dump(mode="json", exclude={"weight", "limits"})
+
+
+class Tokenize(_Strict):
+    """The last step: `tokens/corpus.bin/.idx`, or with `per_source` one corpus a source and a `mixture.yaml` of weights."""
+
+    tokenizer: str
+    eod: str | None = None
+    per_source: bool = False
+
+
+class CorpusFile(_Strict):
+    """The YAML file."""
+
+    out: str
+    sources: list[Source] = Field(min_length=1)
+    stages: list[dict[str, Any]] = []
+    shard_size: Size = 256 * 10**6
+    limits: Limits = Limits()
+    tokenize: Tokenize | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> CorpusFile:
+        names = [source.name for source in self.sources]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise PydanticCustomError("said", "{message}", {"key": "sources", "message": f"two sources are named {name!r}"})
+        return self
+
+
+class Stage(BaseModel):
+    """One item of `stages:`: its name and its settings, defaults filled in."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    name: str
+    settings: Any
+
+
+class Corpus(BaseModel):
+    """A checked YAML file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    file: CorpusFile
+    stages: list[Stage]
+
+    @property
+    def out(self) -> Path:
+        """The folder of the run."""
+        return Path(self.file.out)
+
+    def limits_of(self, source: str) -> Limits:
+        """The limits of one source: its own, or those of the file."""
+        return next((item.limits for item in self.file.sources if item.name == source), None) or self.file.limits
+
+
+def _at(key: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError("said", "{message}", {"key": key, "message": message})
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return list(model.model_fields)
+
+
+_KEYS = {
+    "": _keys(CorpusFile),
+    "limits": _keys(Limits),
+    "sources": _keys(Source),
+    "tokenize": _keys(Tokenize),
+    "text": _keys(TextOptions),
+    "hub": _keys(HubOptions),
+    "pdf": _keys(PdfOptions),
+}
+
+
+def read_corpus(path: Path) -> Corpus:
+    """Read and check a YAML file. Raises `UserError`: one sentence with file, line, key and what to do."""
+    content, lines = parse_yaml(read_text(path, of="a corpus"), path, needs="`out:` and `sources:` with at least one source")
+    try:
+        file = CorpusFile.model_validate(content)
+    except ValidationError as error:
+        raise refusal(path, error, content, lines, _KEYS) from None
+    stages = [_stage(path, number, item, content, lines) for number, item in enumerate(file.stages)]
+    seen: set[str] = set()
+    for number, stage in enumerate(stages):
+        if stage.name in seen:
+            raise UserError(
+                f"{path}, line {line_of(('stages', number), lines)}: {stage.name} stands twice in `stages`: remove one"
+            )
+        seen.add(stage.name)
+    return Corpus(path=path, file=file, stages=stages)
+
+
+def _stage(path: Path, number: int, item: dict[str, Any], content: Any, lines: Mapping[Place, int]) -> Stage:
+    where = f"{path}, line {line_of(('stages', number), lines)}"
+    if len(item) != 1:
+        raise UserError(
+            f"{where}: each item of `stages` is one stage, like `- exact_dedup: {{}}`: this one has {len(item)} keys"
+        )
+    [(name, settings)] = item.items()
+    kind = STAGES.get(name)
+    if kind is None:
+        import difflib
+
+        close = difflib.get_close_matches(name, STAGES, 1)
+        advice = f"did you mean `{close[0]}`?" if close else f"the stages are {', '.join(STAGES)}"
+        raise UserError(f"{where}: unknown stage `{name}`: {advice}")
+    try:
+        return Stage(name=name, settings=kind.settings_type.model_validate({} if settings is None else settings))
+    except ValidationError as error:
+        known = {name: _keys(kind.settings_type)}
+        raise refusal(path, _inside(error, ("stages", number, name)), content, lines, known) from None
+
+
+def _inside(error: ValidationError, place: Place) -> ValidationError:
+    """The same finding, at its place in the whole file."""
+    details: list[Any] = []
+    for finding in error.errors():
+        kind: Any = finding["type"]
+        context = finding.get("ctx", {})
+        if kind == "value_error":
+            kind = PydanticCustomError("said", "{message}", {"message": str(context.get("error", finding["msg"]))})
+        details.append({"type": kind, "loc": (*place, *finding["loc"]), "input": finding["input"], "ctx": context})
+    return ValidationError.from_exception_data(error.title, details)

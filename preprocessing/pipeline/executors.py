@@ -1,0 +1,192 @@
+"""Who runs the tasks of a phase: processes of this machine, or Slurm arrays; both through datatrove's executors."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.executor.slurm import SlurmPipelineExecutor
+
+from mecellem.errors import UserError
+from mecellem.files import disk_full_cause, disk_full_error
+from preprocessing.pipeline.phases import Phase
+
+LONGEST_ARRAY = 1000  # tasks in one Slurm array; clusters' MaxArraySize is 1,001 unless their administrators raised it
+_AHEAD = 4  # tasks handed to the pool beyond those that run: the pool copies each task's pipeline
+
+
+class LocalExecutor(LocalPipelineExecutor):
+    """datatrove's local executor with a pool that notices killed workers and says nothing on the console.
+
+    datatrove's own pool waits for ever when a worker is killed (by the kernel that is out of memory, say). Pipelines,
+    marks of completed tasks, statistics and logs are datatrove's.
+    """
+
+    def __init__(self, phase: Phase, logs: Path, workers: int) -> None:
+        super().__init__(phase.pipeline, tasks=phase.tasks, workers=min(workers, phase.tasks), logging_dir=str(logs))
+        self.logs = logs
+
+    def run_tasks(self, done: Callable[[int], None]) -> None:
+        """Run the tasks that are not complete yet; `done` is called with the number of each as it completes.
+
+        Raises what a task raised, and `UserError` when a worker was killed; the tasks beside it are ended at once.
+        """
+        ranks = iter(self.get_incomplete_ranks())
+        self.logs.mkdir(parents=True, exist_ok=True)
+        with _pool(self.workers, self.logs / "console.log") as pool:
+            running: dict[Future[None], int] = {}
+            while True:
+                for rank in ranks:
+                    running[pool.submit(_run_task, self, rank)] = rank
+                    if len(running) >= self.workers + _AHEAD:
+                        break
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    rank = running.pop(future)
+                    try:
+                        future.result()
+                    except BrokenProcessPool:
+                        raise UserError(
+                            f"a worker was killed in {self.logs.parent.parent}, most likely for want of memory: "
+                            "the same command goes on; fewer --workers or a smaller shard_size need less"
+                        ) from None
+                    done(rank)
+
+
+def _run_task(executor: LocalExecutor, rank: int) -> None:
+    try:
+        executor._run_for_rank(rank, local_rank=1)
+    except UserError:
+        raise
+    except Exception as error:
+        full = disk_full_cause(error)
+        if full is None:
+            raise
+        raise disk_full_error(executor.logs.parent.parent, full) from None
+
+
+def quiet() -> None:
+    """Keep datatrove's messages off the console of the command itself; workers write theirs into log files."""
+    from loguru import logger
+
+    logger.remove()
+
+
+@contextmanager
+def _pool(workers: int, console: Path) -> Iterator[ProcessPoolExecutor]:
+    """Processes that share no state; on Ctrl-C, SIGTERM or an error they are ended at once: no task is half done."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["preprocessing.pipeline.executors", "preprocessing.pipeline.read"])
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(str(console),))
+    try:
+        yield pool
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - before:
+            child.kill()
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown(wait=True)
+
+
+def _start_worker(console: str) -> None:
+    """Prepare a worker: what libraries print goes to a file, Ctrl-C is the parent's business, and it ends with it."""
+    import resource
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    descriptor = os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    # datatrove's searches for duplicates open a file of every shard at once
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    """An orphan would go on writing beside the run that follows."""
+    parent.join()
+    os._exit(1)
+
+
+class SlurmExecutor(SlurmPipelineExecutor):
+    """datatrove's Slurm executor: one array of at most 1,000 jobs a phase, each with as many tasks as that needs.
+
+    With several arrays a phase, datatrove lets the next phase wait only for the last of them.
+    """
+
+    def __init__(
+        self, phase: Phase, logs: Path, name: str, site: dict[str, str], depends: SlurmExecutor | None, workers: int
+    ) -> None:
+        super().__init__(
+            phase.pipeline,
+            tasks=phase.tasks,
+            time=site["TIME"],
+            partition=site["PARTITION"],
+            cpus_per_task=int(site.get("CPUS_PER_TASK", "1")),
+            mem_per_cpu_gb=int(site.get("MEM_PER_CPU_GB", "4")),
+            qos=site.get("QOS", ""),
+            workers=workers,
+            job_name=name,
+            env_command=site.get("ENV_COMMAND") or f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
+            sbatch_args={"account": site["ACCOUNT"]} if site.get("ACCOUNT") else {},
+            max_array_size=LONGEST_ARRAY,
+            tasks_per_job=math.ceil(phase.tasks / LONGEST_ARRAY),
+            logging_dir=str(logs),
+            depends=depends,
+            mail_user=site.get("MAIL_USER"),
+        )
+
+    def launch_merge_stats(self) -> None:
+        """Not needed: `status` sums ledgers."""
+
+
+_NEEDED = ("PARTITION", "TIME")
+
+
+def read_site(path: Path) -> dict[str, str]:
+    """The KEY=VALUE lines of a site file, quoted as a shell would have them.
+
+    PARTITION and TIME are needed; ACCOUNT, QOS, CPUS_PER_TASK, MEM_PER_CPU_GB, ENV_COMMAND and MAIL_USER are used.
+    Raises `UserError` for a file that is missing or lacks what is needed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"--site {path} cannot be read ({error.strerror}): give a file with PARTITION=... and TIME=..."
+        ) from None
+    site: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}: write KEY=VALUE, with quotes around spaces") from None
+        for word in words:
+            key, equals, value = word.partition("=")
+            if equals:
+                site[key] = value
+    for key in _NEEDED:
+        if not site.get(key):
+            raise UserError(f"{path}: {key}= is missing: Slurm needs a partition and a time limit, such as TIME=08:00:00")
+    for key in ("CPUS_PER_TASK", "MEM_PER_CPU_GB"):
+        if not site.get(key, "1").isdigit():
+            raise UserError(f"{path}: {key}={site[key]}: a whole number is needed")
+    return site

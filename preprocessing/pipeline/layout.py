@@ -1,0 +1,140 @@
+"""Where a run keeps what: one folder a stage, one file a task, every file whole or absent.
+
+OUT/plan.json                       what the tasks were planned from
+OUT/stages/00_read/tasks/00000.json     which parts of which files task 0 reads
+OUT/stages/03_quality/
+    begun.json                      digest of settings, input and code under which the work below was done
+    shards/00000.jsonl.zst          the documents that stay
+    ledger/00000.json               what happened to the documents of that shard
+    quarantine/00000.jsonl.zst      records that could not be read (stage 00 only)
+    work/                           indexes of a stage that needs all documents
+    logs/PHASE/                     datatrove's logs, statistics and marks of completed tasks
+    ledger.json, done.json          the sum of the ledgers; the stage is complete
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from mecellem.errors import UserError
+from mecellem.files import disk_full_is_user_error, fsync_folder, temporary_beside
+
+SHARD_SUFFIX = ".jsonl.zst"
+
+
+@dataclass(frozen=True, slots=True)
+class StageFolders:
+    """The folders of one stage: it reads `input`, the shards of the stage before, in `tasks` tasks, one a shard."""
+
+    root: Path
+    input: Path
+    tasks: int
+
+    @property
+    def name(self) -> str:
+        """The stage's name in the YAML file."""
+        return self.root.name.partition("_")[2]
+
+    @property
+    def shards(self) -> Path:
+        """The documents that stay, one file a task."""
+        return self.root / "shards"
+
+    @property
+    def ledgers(self) -> Path:
+        """What happened to documents, one file a task."""
+        return self.root / "ledger"
+
+    @property
+    def quarantine(self) -> Path:
+        """Records that could not be read, one file a task that met any."""
+        return self.root / "quarantine"
+
+    @property
+    def work(self) -> Path:
+        """What the phases of this stage leave for each other."""
+        return self.root / "work"
+
+    def logs(self, phase: str) -> Path:
+        """Datatrove's folder of a phase: logs, statistics, marks of completed tasks."""
+        return self.root / "logs" / phase
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolders:
+    """The folders of a run under `out`."""
+
+    out: Path
+
+    @property
+    def stages(self) -> Path:
+        """One folder a stage, in order."""
+        return self.out / "stages"
+
+    @property
+    def tokens(self) -> Path:
+        """The `.bin/.idx` files."""
+        return self.out / "tokens"
+
+    def stage(self, number: int, name: str, before: StageFolders | None, tasks: int) -> StageFolders:
+        """Folders of the stage of that number; `before` is the one whose shards it reads (None: it reads sources)."""
+        root = self.stages / f"{number:02d}_{name}"
+        return StageFolders(root, before.shards if before else root / "tasks", tasks)
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """The shard of a task."""
+    return folder / f"{number:05d}{SHARD_SUFFIX}"
+
+
+def shard_paths(folders: StageFolders) -> list[Path]:
+    """All shards of a stage, in order. Raises `UserError` where one is missing."""
+    paths = [shard_path(folders.shards, number) for number in range(folders.tasks)]
+    there = {entry.name for entry in os.scandir(folders.shards)} if folders.shards.is_dir() else set()
+    for path in paths:
+        if path.name not in there:
+            raise UserError(f"{path} is missing: remove {folders.root} and run the same command again")
+    return paths
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that becomes `path` when the block ends well and vanishes when it does not.
+
+    Unlike `mecellem.files.atomic_write` it does not look for leftovers of earlier writers, which would read the whole
+    folder for each of its files; `sweep` does that once a stage. Raises `UserError` when the disk is full.
+    """
+    with disk_full_is_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(path)
+        try:
+            with open(temporary, "wb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            fsync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: Any) -> None:
+    """Write `data`, a pydantic model or what JSON can say, to `path` in one piece."""
+    import orjson
+    from pydantic import BaseModel
+
+    plain = data.model_dump(mode="json") if isinstance(data, BaseModel) else data
+    with whole_file(path) as handle:
+        handle.write(orjson.dumps(plain, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE))
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed writers left below `folder`; only for the one who holds the run's lock."""
+    for item in folder.rglob(".*.tmp-*"):
+        if item.is_file():
+            item.unlink()

@@ -1,0 +1,154 @@
+"""The report's figures as SVG that stands in the page: text stays text, colours are the page's own, light and dark."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# What matplotlib draws with -> the page's variable that takes its place; any colours do that occur nowhere else.
+_TEXT, _QUIET, _LINE = "#010101", "#020202", "#030303"
+_MARKS = ("#040401", "#040402", "#040403", "#040404", "#040405", "#040406")
+_VARIABLES = {_TEXT: "--text", _QUIET: "--quiet", _LINE: "--line"} | {
+    mark: f"--mark-{i}" for i, mark in enumerate(_MARKS, start=1)
+}
+_WIDTH = 8.6  # inches
+_MOST_SOURCES = len(_MARKS)  # the smallest ones beyond that share a colour
+
+Counts = dict[int, int]
+
+
+def _figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
+    for ax in axes:
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            ax.spines[side].set_color(_LINE)
+        ax.tick_params(colors=_QUIET, labelsize=9, length=0)
+        ax.grid(True, color=_LINE, linewidth=0.7)
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    import matplotlib as mpl
+
+    data = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mecellem", "font.family": "sans-serif"}):
+        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = data.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return svg
+
+
+def _label(ax: Axes, x: str = "", y: str = "", title: str = "") -> None:
+    ax.set_xlabel(x, color=_QUIET, fontsize=9)
+    ax.set_ylabel(y, color=_QUIET, fontsize=9)
+    ax.set_title(title, color=_TEXT, fontsize=10.5, loc="left", pad=9)
+
+
+def _beside(ax: Axes, value: float, row: int, text: str) -> None:
+    """Write behind the end of a horizontal bar."""
+    place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+    ax.annotate(text, (value, row), fontsize=8.5, color=_TEXT, **place)  # type: ignore[arg-type]
+
+
+def _legend(ax: Axes, **options: Any) -> None:
+    ax.legend(frameon=False, fontsize=9, labelcolor=_TEXT, **options)
+
+
+def short(number: float) -> str:
+    """`950`, `12.3k`, `4.56M`, `1.2B`."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit:
+            return f"{number / limit:.3g}{unit}"
+    return f"{number:g}"
+
+
+def funnel(stages: Sequence[str], documents: dict[str, list[int]], words: dict[str, list[int]]) -> str:
+    """What is left after each stage, stacked by source: documents beside words. Lists are as long as `stages`."""
+    figure, axes = _figure(0.9 + 0.34 * len(stages), 2)
+    for ax, counts, unit in ((axes[0], documents, "documents"), (axes[1], words, "words")):
+        left = [0] * len(stages)
+        for number, (name, values) in enumerate(_fewer(counts).items()):
+            ax.barh(range(len(stages)), values, left=left, color=_MARKS[number], height=0.66, label=name)
+            left = [before + value for before, value in zip(left, values, strict=True)]
+        for row, value in enumerate(left):
+            _beside(ax, value, row, short(value))
+        ax.set_yticks(range(len(stages)), stages if unit == "documents" else [""] * len(stages))
+        ax.invert_yaxis()
+        ax.set_xlim(0, max([*left, 1]) * 1.16)
+        ax.xaxis.set_major_formatter(lambda value, _: short(value))
+        ax.grid(False, axis="y")
+        _label(ax, title=f"{unit} left")
+    if len(documents) > 1:
+        _legend(axes[1], loc="lower right")
+    return _svg(figure)
+
+
+def _fewer(counts: dict[str, list[int]]) -> dict[str, list[int]]:
+    if len(counts) <= _MOST_SOURCES:
+        return counts
+    order = sorted(counts, key=lambda name: -counts[name][0])
+    rest = [sum(column) for column in zip(*(counts[name] for name in order[_MOST_SOURCES - 1 :]), strict=True)]
+    return {name: counts[name] for name in order[: _MOST_SOURCES - 1]} | {"others": rest}
+
+
+def lengths(before: Counts, after: Counts) -> str:
+    """How long documents are, in powers of two of characters, as they came in and as they stayed."""
+    figure, [ax] = _figure(2.6)
+    seen = [*before, *after] or [1]
+    bits = range(min(seen), max(seen) + 1)
+    for shift, counts, mark, name in ((-0.2, before, _MARKS[1], "read"), (0.2, after, _MARKS[0], "kept")):
+        ax.bar([bit + shift for bit in bits], [counts.get(bit, 0) for bit in bits], width=0.4, color=mark, label=name)
+    ax.set_xticks(list(bits), [short(2 ** (bit - 1)) if bit else "0" for bit in bits])
+    ax.yaxis.set_major_formatter(lambda value, _: short(value))
+    ax.grid(False, axis="x")
+    _label(ax, "characters, at least", "documents")
+    _legend(ax)
+    return _svg(figure)
+
+
+def bars(counts: Sequence[tuple[str, int]], unit: str) -> str:
+    """Counts by name, the first on top."""
+    figure, [ax] = _figure(0.6 + 0.27 * len(counts))
+    ax.barh(range(len(counts)), [count for _, count in counts], color=_MARKS[0], height=0.66)
+    for row, (_, count) in enumerate(counts):
+        _beside(ax, count, row, f"{count:,}")
+    ax.set_yticks(range(len(counts)), [name for name, _ in counts])
+    ax.invert_yaxis()
+    ax.set_xlim(0, max([count for _, count in counts], default=1) * 1.14)
+    ax.xaxis.set_major_formatter(lambda value, _: short(value))
+    ax.grid(False, axis="y")
+    _label(ax, unit)
+    return _svg(figure)
+
+
+def measure(name: str, groups: dict[str, dict[str, int]]) -> str:
+    """The distribution of what a stage measured, of documents that stayed and that went: shares of each group."""
+    import numpy as np
+
+    figure, [ax] = _figure(1.9)
+    values = {group: [(float(value), count) for value, count in counts.items()] for group, counts in groups.items()}
+    everything = [value for pairs in values.values() for value, _ in pairs]
+    low, high = min(everything), max(everything)
+    edges = np.linspace(low, high if high > low else low + 1, 41)
+    for group, mark in (("kept", _MARKS[0]), ("dropped", _MARKS[1])):
+        if pairs := values.get(group):
+            numbers, weights = zip(*pairs, strict=True)
+            share = np.histogram(numbers, edges, weights=np.array(weights) / sum(weights))[0]
+            ax.stairs(share, edges, color=mark, fill=True, alpha=0.55, label=f"{group} ({sum(weights):,})")
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    _label(ax, name.replace("_", " "), "share of documents")
+    _legend(ax)
+    return _svg(figure)

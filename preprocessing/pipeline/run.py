@@ -1,0 +1,208 @@
+"""`mecellem prepare run`: sources, stages and tokens, each resumable, on this machine or as Slurm arrays."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from mecellem.console import human_time, progress_bar, step
+from mecellem.errors import UserError
+from mecellem.flags import parse_and_call
+from preprocessing.outputs import check_output_folder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from preprocessing.pipeline.config import Corpus
+    from preprocessing.pipeline.ledger import TaskLedger
+    from preprocessing.pipeline.phases import Phase
+    from preprocessing.pipeline.plan import Plan
+    from preprocessing.pipeline.steps import Step
+
+
+def run(
+    corpus: tyro.conf.Positional[Path],
+    executor: Literal["local", "slurm"] = "local",
+    workers: int | None = None,
+    site: Path = Path("slurm/cluster.env"),
+) -> None:
+    """Prepare a corpus: read sources, clean, remove duplicates, filter, tokenize. The same command goes on after a stop.
+
+    Args:
+        corpus: YAML file: out, sources, stages, tokenize.
+        executor: local runs tasks in processes of this machine; slurm submits an array a phase and returns.
+        workers: tasks at a time (default: the cores of this machine; under slurm: as many as the cluster starts). The
+            result is the same for any number.
+        site: under slurm: file with PARTITION=, TIME= and, where needed, ACCOUNT=, QOS=, MEM_PER_CPU_GB=.
+    """
+    from preprocessing.pipeline.config import read_corpus
+
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: at least one is needed")
+    settings = read_corpus(corpus)
+    check_output_folder(settings.out, f"out in {corpus}")
+    _check_tokenizer(settings)
+    with step("Prepare", reads=[corpus], writes=[settings.out]) as console, _lock(settings.out):
+        if executor == "slurm":
+            _submit(settings, site, workers, console)
+        else:
+            _run_here(settings, workers or len(os.sched_getaffinity(0)), console)
+
+
+def _check_tokenizer(corpus: Corpus) -> None:
+    """A wrong tokenizer is told of before hours of work."""
+    if corpus.file.tokenize:
+        from preprocessing.tokenizer import load_tokenizer
+
+        load_tokenizer(Path(corpus.file.tokenize.tokenizer), corpus.file.tokenize.eod)
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    """One run at a time in a folder; the lock goes with the process, however it ends."""
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run works in {out}: wait for it, or stop it first") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def _planned(corpus: Corpus, console: Console) -> tuple[Plan, list[Step]]:
+    from preprocessing.pipeline.executors import quiet
+    from preprocessing.pipeline.plan import make_plan
+    from preprocessing.pipeline.steps import begin, steps_of
+
+    quiet()
+
+    plan = make_plan(corpus)
+    if not plan.tasks:
+        raise UserError(f"{corpus.path}: the sources hold nothing to read: check `paths`")
+    steps = steps_of(corpus, plan)
+    for sentence in begin(steps, plan):
+        console.print(f"again   {sentence}", markup=False)
+    console.print(f"plan    {len(plan.tasks):,} tasks of {len(corpus.file.sources)} sources", markup=False)
+    return plan, steps
+
+
+def _limits(corpus: Corpus) -> dict[str, Any]:
+    return {source.name: corpus.limits_of(source.name) for source in corpus.file.sources}
+
+
+def _run_here(corpus: Corpus, workers: int, console: Console) -> None:
+    plan, steps = _planned(corpus, console)
+    waiting = {stage.name: stage.phases() for stage in steps if not stage.is_done}  # their settings are checked here
+    for stage in steps:
+        if stage.name not in waiting:
+            console.print(f"{stage.name:<16} done already", markup=False)
+            continue
+        try:
+            ledger, seconds = _run_stage(stage, waiting[stage.name], workers, _limits(corpus))
+        except (KeyboardInterrupt, SystemExit):
+            from preprocessing.pipeline.steps import completed
+
+            ready = completed(stage.folders)
+            console.print(
+                f"stopped in {stage.name}, {ready:,} of {len(plan.tasks):,} tasks done; the same command goes on there",
+                markup=False,
+            )
+            raise
+        console.print(f"{stage.name:<16} {_sentence(ledger)}, {human_time(seconds)}", markup=False)
+    _finish(corpus, plan, steps, console)
+
+
+def _run_stage(stage: Step, phases: list[Phase], workers: int, limits: dict[str, Any]) -> tuple[TaskLedger, float]:
+    """Run the phases of a stage that are not complete; returns its summed ledger and the seconds it took."""
+    import time
+
+    from preprocessing.pipeline.executors import LocalExecutor
+    from preprocessing.pipeline.steps import finish
+
+    started = time.perf_counter()
+    with progress_bar(transient=True) as bar:
+        for phase in phases:
+            what = stage.name if len(phases) == 1 else f"{stage.name}: {phase.name}"
+            executor = LocalExecutor(phase, stage.folders.logs(phase.name), workers)
+            task = bar.add_task(what, total=phase.tasks, completed=phase.tasks - len(executor.get_incomplete_ranks()))
+            executor.run_tasks(lambda _, task=task: bar.advance(task))  # type: ignore[misc]
+            bar.remove_task(task)
+    return finish(stage.folders, stage.digest, limits), time.perf_counter() - started
+
+
+def _sentence(ledger: TaskLedger) -> str:
+    """What a stage did, in one line."""
+    from preprocessing.pipeline.ledger import most_common
+
+    whole = ledger.total()
+    parts = [f"{whole.kept.documents:,} documents, {whole.kept.words:,} words"]
+    dropped = {reason: tally.documents for reason, tally in whole.dropped.items()}
+    if dropped:
+        parts.append(f"{sum(dropped.values()):,} dropped ({_counts(most_common(dropped, 3))})")
+    if whole.quarantined:
+        parts.append(f"{sum(whole.quarantined.values()):,} set aside ({_counts(most_common(whole.quarantined, 3))})")
+    if ledger.changed:
+        parts.append(f"changed {_counts(most_common(ledger.changed, 3))}")
+    return ", ".join(parts)
+
+
+def _counts(pairs: list[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in pairs)
+
+
+def _finish(corpus: Corpus, plan: Plan, steps: list[Step], console: Console) -> None:
+    """Tokens and the report page."""
+    from preprocessing.pipeline.report import write_report
+
+    if corpus.file.tokenize:
+        from preprocessing.pipeline.tokenize import tokenize_shards
+
+        manifests = tokenize_shards(corpus, plan, steps[-1].folders)
+        for name, manifest in manifests.items():
+            console.print(
+                f"{'tokenize':<16} {name}: {manifest.documents:,} documents, {manifest.tokens:,} tokens", markup=False
+            )
+    write_report(corpus, corpus.out / "report.html")
+
+
+def _submit(corpus: Corpus, site: Path, workers: int | None, console: Console) -> None:
+    """Submit every phase that is not complete, each waiting for the one before."""
+    from preprocessing.pipeline.executors import SlurmExecutor, read_site
+    from preprocessing.pipeline.slurm import last_phases, sbatch_or_say
+
+    settings = read_site(site)
+    _, steps = _planned(corpus, console)
+    before: SlurmExecutor | None = None
+    with sbatch_or_say():
+        for stage in steps:
+            if stage.is_done:
+                console.print(f"{stage.name:<16} done already", markup=False)
+                continue
+            for phase in [*stage.phases(), *last_phases(stage, _limits(corpus))]:
+                name = f"{corpus.path.stem}_{stage.name}_{phase.name}"
+                logs = stage.folders.logs(phase.name)
+                executor = SlurmExecutor(phase, logs, name, settings, before, workers or -1)
+                executor.run()
+                if executor.job_id == -1:  # all of its tasks are complete
+                    continue
+                before = executor
+                job = f"{phase.name}: {phase.tasks:,} tasks, Slurm job {executor.job_id}"
+                console.print(f"{stage.name:<16} {job}", markup=False)
+    console.print(
+        f"wait for the jobs, watch them with `mecellem prepare status {corpus.path}`, then run the same command with",
+        markup=False,
+    )
+    console.print("--executor local: it finds the stages done and writes tokens and the report", markup=False)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse flags and run."""
+    parse_and_call(run, argv, "mecellem prepare run")

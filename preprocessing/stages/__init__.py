@@ -1,0 +1,1 @@
+"""What happens to documents on the way: one file a stage."""

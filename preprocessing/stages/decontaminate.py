@@ -1,0 +1,204 @@
+"""Take evaluation sets out of the training text: documents that share a run of words with an evaluation item.
+
+datatrove's decontamination is not used: its index needs lighteval's tasks, and its text form lower-cases "I" to "i", so that
+Turkish capitals never match. Here words are folded by Turkish rules, runs are found by rolling hashes in numpy and then
+compared word by word, so a hit is never a collision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+import orjson
+from datatrove.data import Document
+from datatrove.pipeline.filters.base_filter import BaseFilter
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from mecellem.errors import UserError
+from preprocessing.jsonl import check_inputs, json_type, read_line_blocks
+from preprocessing.turkish import fold, words
+
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying by it loses nothing modulo 2^64
+
+_BLOCK = 1 << 22  # bytes of an evaluation set that are read at once
+
+
+class DecontaminateSettings(BaseModel):
+    """Which evaluation sets, and what counts as sharing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sets: dict[str, tuple[Path, ...]] = Field(
+        description="name of an evaluation set -> its .jsonl(.gz/.zst) files, whose strings, at any depth, are its text",
+        min_length=1,
+    )
+    fields: tuple[str, ...] = Field(default=(), description="names of the top-level fields to take text from; none means all")
+    ngram: int = Field(default=13, ge=2, description="words of a run: GPT-3's 13")
+    shortest: int = Field(
+        default=8, ge=1, description="an item of fewer words than ngram counts as a whole from so many words on: our choice"
+    )
+    action: Literal["drop", "cut"] = Field(default="drop", description="drop the document, or cut the lines that hold the run")
+    min_words: int = Field(default=50, ge=0, description="with cut, fewest words that must be left: Gopher's shortest document")
+
+
+class _Runs(NamedTuple):
+    """The runs of one length, each hash once (sorted) with the first place that has it."""
+
+    hashes: NDArray[np.uint64]
+    starts: NDArray[np.int64]  # where the run starts in the words of all sets
+
+
+class NgramIndex:
+    """The runs of all evaluation sets, by length, in flat arrays: 16 bytes a run."""
+
+    def __init__(self, settings: DecontaminateSettings) -> None:
+        self._ids: dict[str, int] = {}
+        self._set_names = sorted(settings.sets)
+        items: list[NDArray[np.int64]] = []
+        set_ends = []
+        for name in self._set_names:
+            items += self._read(name, settings)
+            set_ends.append(sum(map(len, items)))
+        self._set_ends = np.array(set_ends, np.int64)
+        self._words = np.concatenate(items) if items else np.zeros(0, np.int64)
+        self._runs = _index(items, settings.ngram)
+
+    def _read(self, name: str, settings: DecontaminateSettings) -> list[NDArray[np.int64]]:
+        items = []
+        for text in _texts(settings.sets[name], settings.fields):
+            item = words(fold(text))
+            if len(item) >= min(settings.shortest, settings.ngram):
+                numbers = (self._ids.setdefault(word, len(self._ids) + 1) for word in item)
+                items.append(np.fromiter(numbers, np.int64, len(item)))
+        return items
+
+    def find(self, text: list[str]) -> dict[int, tuple[str, int]]:
+        """Start of each shared run -> (evaluation set, words of the run). `text`: folded words."""
+        known = self._ids.get
+        ids = np.fromiter((known(word, 0) for word in text), np.int64, len(text))
+        # a run with a word that no set has cannot be shared: most of a document is out by this alone
+        unknown = np.concatenate([[0], np.cumsum(ids == 0)])
+        found: dict[int, tuple[str, int]] = {}
+        for length, runs in self._runs.items():
+            possible = np.flatnonzero(unknown[length:] == unknown[:-length]) if len(ids) >= length else ()
+            if not len(possible):
+                continue
+            hashes = _rolling(_scrambled(ids), length)[possible]
+            at = np.minimum(np.searchsorted(runs.hashes, hashes), len(runs.hashes) - 1)
+            hit = runs.hashes[at] == hashes
+            for start, place in zip(possible[hit].tolist(), runs.starts[at[hit]].tolist(), strict=True):
+                if np.array_equal(self._words[place : place + length], ids[start : start + length]):
+                    found.setdefault(start, (self._set_of(place), length))
+        return found
+
+    def _set_of(self, place: int) -> str:
+        return self._set_names[int(np.searchsorted(self._set_ends, place, side="right"))]
+
+
+class DecontaminateFilter(BaseFilter):
+    """Drop or cut documents that share a run of words with an evaluation set; `contaminated_<set>` counts them."""
+
+    name = "decontaminate"
+    REASONS: ClassVar[dict[str, str]] = {
+        "contaminated": "it shares a run of words with an evaluation set",
+        "contaminated_rest_too_short": "too little is left without the lines shared with an evaluation set",
+    }
+
+    def __init__(self, settings: DecontaminateSettings) -> None:
+        super().__init__()
+        for name, paths in settings.sets.items():
+            check_inputs(paths, f"stage decontaminate, set {name!r}")
+        self.settings = settings
+
+    @cached_property
+    def index(self) -> NgramIndex:
+        """Read when the first document comes, in the process that meets it; the same in every task."""
+        return NgramIndex(self.settings)
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Keep the document, whole or without the lines it shares; `metadata["contaminated_by"]` names the sets."""
+        lines = [words(fold(line)) for line in doc.text.split("\n")]
+        found = self.index.find([word for line in lines for word in line])
+        if not found:
+            return True
+        sets = sorted({name for name, _ in found.values()})
+        doc.metadata["contaminated_by"] = sets
+        self.stat_update(*(f"contaminated_{name}" for name in sets))
+        if self.settings.action == "drop":
+            return False, "contaminated"
+        line_of = np.repeat(np.arange(len(lines)), [len(line) for line in lines])
+        shared = {number for start, (_, length) in found.items() for number in line_of[start : start + length].tolist()}
+        if sum(len(line) for number, line in enumerate(lines) if number not in shared) < max(1, self.settings.min_words):
+            return False, "contaminated_rest_too_short"
+        kept = (line for number, line in enumerate(doc.text.split("\n")) if number not in shared)
+        doc.text = "\n".join(kept).strip()
+        self.stat_update("changed")
+        return True
+
+
+def _index(items: list[NDArray[np.int64]], ngram: int) -> dict[int, _Runs]:
+    """All runs of `ngram` words inside the items; a shorter item is one run of its own length."""
+    parts: dict[int, list[tuple[NDArray[np.uint64], NDArray[np.int64]]]] = {}
+    begin = 0
+    for item in items:
+        length = min(ngram, len(item))
+        hashes = _rolling(_scrambled(item), length)
+        parts.setdefault(length, []).append((hashes, begin + np.arange(len(hashes))))
+        begin += len(item)
+    runs = {}
+    for length, pairs in sorted(parts.items(), reverse=True):
+        hashes, first = np.unique(np.concatenate([pair[0] for pair in pairs]), return_index=True)
+        runs[length] = _Runs(hashes, np.concatenate([pair[1] for pair in pairs])[first])
+    return runs
+
+
+def _scrambled(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A 64-bit number for each word id (splitmix64's steps), so that sums of them rarely meet."""
+    value = (ids.astype(np.uint64) + np.uint64(1)) * _BASE
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def _rolling(values: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
+    """Hash of every run of `length` values: their sum, each times a power of the base by its place, modulo 2^64."""
+    runs = len(values) - length + 1
+    total = np.zeros(runs, np.uint64)
+    for offset in range(length):
+        total = total * _BASE + values[offset : offset + runs]
+    return total
+
+
+def _texts(paths: Iterable[Path], fields: tuple[str, ...]) -> Iterator[str]:
+    for path in paths:
+        for block in read_line_blocks(path, _BLOCK):
+            for number, line in enumerate(block.data.split(b"\n"), start=block.first_line):
+                if line.strip():
+                    record = _record(path, number, line)
+                    yield from _strings({key: record[key] for key in fields if key in record} if fields else record)
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, object]:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"{path}, line {number}: not JSON ({error}): an evaluation set has one JSON object a line") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{path}, line {number}: an evaluation set has one JSON object a line, not {json_type(record)}")
+    return record
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _strings(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part)

@@ -1,0 +1,85 @@
+"""Near duplicates by MinHash: documents that share most of their runs of words.
+
+datatrove's MinHash in four phases: signatures of every shard, pairs that share one band of their signature, clusters of
+such pairs, the filter. With the defaults, FineWeb's (5-grams, 14 bands of 8 hashes), two documents with 75% of their
+5-grams in common are a pair with a chance of 77%, with 85% of 99%. One document of a cluster stays, mostly the earliest.
+
+Scale: signatures take 1 kB a document on disk, pairs are found band by band in independent tasks, but clusters are made
+by one task in memory, some 300 bytes for every document that has a near duplicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datatrove.data import Document
+from datatrove.pipeline.dedup.minhash import (
+    MinhashConfig,
+    MinhashDedupBuckets,
+    MinhashDedupCluster,
+    MinhashDedupFilter,
+    MinhashDedupSignature,
+)
+from datatrove.utils.word_tokenizers import WhitespaceTokenizer
+from pydantic import BaseModel, ConfigDict, Field
+
+from preprocessing.pipeline.layout import StageFolders
+from preprocessing.pipeline.phases import Phase, keeping, reading
+from preprocessing.turkish import fold, words
+
+if TYPE_CHECKING:
+    from datatrove.data import DocumentsPipeline
+
+REASONS: dict[str, str] = {"near_duplicate": "most of its runs of words stand in another document, which stays"}
+_BUFFER = 4096  # signatures read at a time of each shard's file
+
+
+class MinhashSettings(BaseModel):
+    """Settings of `minhash`; the defaults are FineWeb's (arXiv:2406.17557, section 3.4)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    n_grams: int = Field(default=5, ge=1, le=50, description="words in a run; FineWeb: 5")
+    bands: int = Field(default=14, ge=1, le=200, description="one equal band makes a pair; FineWeb: 14")
+    hashes_per_band: int = Field(default=8, ge=1, le=50, description="hashes that must all be equal; FineWeb: 8")
+    seed: int = Field(default=1, ge=0, description="of the hash functions; datatrove: 1")
+
+
+class TurkishSignature(MinhashDedupSignature):
+    """datatrove's signatures over words of text in folded Turkish case, for which its own str.lower() is wrong."""
+
+    def __init__(self, folder: str, config: MinhashConfig) -> None:
+        super().__init__(folder, config, language=WhitespaceTokenizer())
+
+    def get_shingles(self, text: str) -> np.ndarray:
+        """Hashes of the runs of words, each once; shape (runs, 1). Of bytes: xxhash 4 refuses datatrove's strings."""
+        size = self.config.n_grams
+        found = words(fold(text))
+        runs = {" ".join(found[start : start + size]) for start in range(len(found) - size + 1)}
+        return np.fromiter((self._hash_func(run.encode()) for run in runs), np.uint64, len(runs)).reshape(-1, 1)
+
+    def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Write the signatures of shard `rank`; yields nothing."""
+        super().run(data, rank, world_size)
+        yield from ()
+
+
+def phases(settings: MinhashSettings, folders: StageFolders) -> list[Phase]:
+    """Signatures, pairs, clusters, filter."""
+    config = MinhashConfig(
+        n_grams=settings.n_grams,
+        num_buckets=settings.bands,
+        hashes_per_bucket=settings.hashes_per_band,
+        seed=settings.seed,
+    )
+    signatures, pairs, removed = (str(folders.work / name) for name in ("signatures", "pairs", "removed"))
+    find = MinhashDedupBuckets(signatures, pairs, config=config, lines_to_buffer=_BUFFER)
+    cluster = MinhashDedupCluster(pairs, removed, config=config, lines_to_buffer=_BUFFER)
+    return [
+        reading(folders, "signatures", TurkishSignature(signatures, config)),
+        Phase("pairs", settings.bands, [find]),
+        Phase("clusters", 1, [cluster]),
+        keeping(folders, MinhashDedupFilter(removed), reason="near_duplicate"),
+    ]
