@@ -56,7 +56,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", REAL, list("-+.01234567
 
 
 def read_text(path: Path, of: str) -> str:
-    """The text of a YAML file. `of` says whose it is ("a curriculum"). Raises `UserError` for one that is missing or not text."""
+    """The text of a YAML file; `of` says whose it is ("a curriculum"). Raises `UserError` where it is missing or not text."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -21,9 +21,7 @@ def tokenize_shards(corpus: Corpus, plan: Plan, folders: StageFolders) -> dict[s
     for shard, task in zip(shards, plan.tasks, strict=True):
         groups.setdefault(task.reading.source if settings.per_source else "corpus", []).append(shard)
     tokenizer, eod = Path(settings.tokenizer), settings.eod
-    manifests = {
-        name: tokenize_corpus(paths, tokenizer, tokens / name, eod, replace=True) for name, paths in groups.items()
-    }
+    manifests = {name: tokenize_corpus(paths, tokenizer, tokens / name, eod, replace=True) for name, paths in groups.items()}
     if settings.per_source:
         _write_mixture(corpus, tokens)
     return manifests

@@ -143,14 +143,15 @@ def _zeyrek() -> Analyser:
     logging.getLogger("zeyrek").setLevel(logging.ERROR)  # it warns of every result that it finds
     analyser = MorphAnalyzer().analyzer
 
-    def first(word: str) -> Analysis | None:
-        found = analyser.analyze(word.replace("'", ""))
-        if not found:
-            return None
-        best = found[0]
-        return Analysis(best.dict_item.lemma, _spoken((surface, morpheme) for morpheme, surface in best.morphemes))
+    def plainest(word: str) -> Analysis | None:
+        """No name, then the fewest suffixes: zeyrek's own order hangs on Python's hashes, new in every process."""
+        found = [
+            Analysis(item.dict_item.lemma, _spoken((surface, morpheme) for morpheme, surface in item.morphemes))
+            for item in analyser.analyze(word.replace("'", ""))
+        ]
+        return min(found, key=lambda item: (item.lemma != fold(item.lemma), item.suffixes.count("+"), *item), default=None)
 
-    return first
+    return plainest
 
 
 def _zemberek() -> Analyser:

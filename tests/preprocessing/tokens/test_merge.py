@@ -61,13 +61,13 @@ def shards(sample_tokenizer, tmp_path):
 def test_shards_merged_are_byte_for_byte_one_run(folder, sample_tokenizer, parts):
     sources = [write_jsonl(folder / f"{n}.jsonl", records) for n, records in enumerate(parts)]
     out = folder / "one" / "x"
-    tokenize_corpus(sources, sample_tokenizer, out)
-    tokenize(sources, sample_tokenizer, folder / "shards" / "x", shards=True)
+    tokenize_corpus(sources, sample_tokenizer, out, replace=True)
+    tokenize(sources, sample_tokenizer, folder / "shards" / "x", shards=True, replace=True)
     done = [shard_prefix(folder / "shards" / "x", number) for number in range(len(sources))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("preprocessing.tokens.indexed._CHUNK", 2)
         patch.setattr(merging, "_HASHED_AT_ONCE", 7)
-        merge_corpora(done, folder / "merged" / "x")
+        merge_corpora(done, folder / "merged" / "x", replace=True)
     assert contents(folder / "merged" / "x") == contents(out)
 
 
@@ -185,7 +185,8 @@ def test_a_full_disk_is_one_sentence_and_the_older_corpus_stays(shards, tmp_path
     merge_corpora(shards[:1], tmp_path / "merged" / "x")
     before = contents(tmp_path / "merged" / "x")
     flags = ["prepare", "merge", "--input", *shards, "--out", tmp_path / "merged" / "x"]
-    assert "x.bin: the disk is full" in refusal(mecellem(*flags, cwd=tmp_path, file_size_limit=4096))
+    assert "add --replace" in refusal(mecellem(*flags, cwd=tmp_path))
+    assert "x.bin: the disk is full" in refusal(mecellem(*flags, "--replace", cwd=tmp_path, file_size_limit=4096))
     assert contents(tmp_path / "merged" / "x") == before
 
 
@@ -214,7 +215,7 @@ def test_killed_before_each_rename(shards, tmp_path, number):
     assert done.returncode == -signal.SIGKILL
     with pytest.raises(UserError, match="is missing"):
         read_manifest(out)
-    merge_corpora(shards, out)
+    merge_corpora(shards, out, replace=True)  # a .bin or .idx without a manifest may be another tool's
     assert contents(out) == contents(tmp_path / "one" / "x")
     assert len(list(out.parent.iterdir())) == 3
 

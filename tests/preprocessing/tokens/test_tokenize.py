@@ -204,7 +204,9 @@ def test_the_engine_can_be_chosen_and_a_corpus_of_the_other_one_is_made_again(sa
     flags = ["prepare", "tokenize", "--input", source, "--tokenizer", sample_tokenizer, "--out", out / "x"]
     assert "engine gigatoken" in mecellem(*flags, cwd=tmp_path).stdout
     before = contents(out)
-    assert "engine tokenizers" in mecellem(*flags, "--engine", "tokenizers", cwd=tmp_path).stdout
+    other = [*flags, "--engine", "tokenizers"]
+    assert "add --replace" in refusal(mecellem(*other, cwd=tmp_path))
+    assert "engine tokenizers" in mecellem(*other, "--replace", cwd=tmp_path).stdout
     after = contents(out)
     assert [before[name] == after[name] for name in FILES] == [True, True, False]
     assert "nothing to do" in mecellem(*flags, cwd=tmp_path).stdout  # tokenizers is right by definition
@@ -218,7 +220,7 @@ def test_a_manifest_of_mecellem_0_2_is_read_and_its_corpus_made_again(sample_tok
     older = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("inputs", "engines")}
     path.write_text(json.dumps(older))
     assert read_manifest(out / "x").sources == manifest.sources
-    assert tokenize_corpus([source], sample_tokenizer, out / "x") == manifest == read_manifest(out / "x")
+    assert tokenize_corpus([source], sample_tokenizer, out / "x", replace=True) == manifest == read_manifest(out / "x")
 
 
 def test_a_file_that_vanishes_is_one_sentence_and_leaves_nothing(sample_tokenizer, tmp_path, out, monkeypatch):
