@@ -30,6 +30,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ),
     ("prepare", "status"): ("preprocessing.pipeline.status:main", "stage by stage: what is done, kept, dropped and why"),
     ("prepare", "report"): ("preprocessing.pipeline.report:main", "one self-contained HTML page about a prepared corpus"),
+    ("prepare", "calibrate"): ("preprocessing.calibrate:main", "what the filters make of text that you trust, and of bad text"),
     ("prepare", "tokenize"): ("preprocessing.tokens.tokenize:main", "write a corpus as Megatron .bin/.idx with a manifest"),
     ("prepare", "merge"): ("preprocessing.tokens.merge:main", "make one corpus of many .bin/.idx, without tokenizing"),
     ("curriculum", "check"): (
