@@ -142,7 +142,8 @@ def measure(name: str, groups: dict[str, dict[str, int]]) -> str:
     values = {group: [(float(value), count) for value, count in counts.items()] for group, counts in groups.items()}
     everything = [value for pairs in values.values() for value, _ in pairs]
     low, high = min(everything), max(everything)
-    edges = np.linspace(low, high if high > low else low + 1, 41)
+    # no more bins than values, or the rounding of measures would show as a comb
+    edges = np.linspace(low - (low == high), high + (low == high), min(40, len(set(everything))) + 1)
     for group, mark in (("kept", _MARKS[0]), ("dropped", _MARKS[1])):
         if pairs := values.get(group):
             numbers, weights = zip(*pairs, strict=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from preprocessing.pipeline.ledger import TaskLedger
 
 _WHY = 4  # reasons shown in the table
+_UNSEEN_WIDTH = 240  # columns where no terminal bounds a line: for files and pipes a stage is one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ def status(corpus: tyro.conf.Positional[Path], examples: bool = False) -> None:
     settings = read_corpus(corpus)
     states = stage_states(settings)
     out = console()
+    if not out.is_terminal:
+        out.width = _UNSEEN_WIDTH
     out.print(_table(states))
     for name, manifest in written_tokens(settings).items():
         out.print(f"tokens  {name}: {manifest.documents:,} documents, {manifest.tokens:,} tokens", markup=False)
@@ -115,7 +118,7 @@ def _table(states: list[StageState]) -> Table:
     table.add_column("stage")
     for heading in ("tasks", "in", "kept", "kept words", "took"):
         table.add_column(heading, justify="right")
-    table.add_column("why not (documents)")
+    table.add_column("why not (documents)", overflow="fold")
     for state in states:
         whole = state.ledger.total()
         why = {reason: tally.documents for reason, tally in whole.dropped.items()} | whole.quarantined

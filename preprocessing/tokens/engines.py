@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 1 << 20  # of text: an encoding of tokenizers takes some hundred bytes a token
 # gigatoken keeps every word that it has seen: 3 GB of ever new words took 3.2 GB of memory. After so many bytes of text
-# it starts anew, which costs about a tenth of its speed.
-_FORGET_AFTER = 96 << 20
+# it starts anew, which costs about a sixth of the CPU time of a run.
+_FORGET_AFTER = 64 << 20
 
 
 class Engine(Protocol):
