@@ -75,11 +75,16 @@ def write_text(path: Path, megabytes: int, new_words: float) -> Path:
     raise AssertionError("the lines have no end")
 
 
+def import_from(folder: Path) -> dict[str, str]:
+    """The environment in which Python looks into `folder` first."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
+
+
 def contenders(source: Path, tokenizer: Path, out: Path, megatron: Path | None, python: Path, slow: bool) -> list[Contender]:
     """Ours and, where there is a checkout, Megatron-LM's, with the same input and the same meaning of a document."""
     flags = ["--input", str(source), "--tokenizer", str(tokenizer), "--out", str(out / "ours")]
     ours = [sys.executable, "-m", "mecellem", "prepare", "tokenize", *flags]
-    found = [Contender("ours", ours, {"PYTHONPATH": str(ROOT)}, out / "ours")]
+    found = [Contender("ours", ours, import_from(ROOT), out / "ours")]
     if megatron is None:
         return found
     tools = {"preprocess_data_fast.py": ["--use-gigatoken"]}
@@ -90,8 +95,7 @@ def contenders(source: Path, tokenizer: Path, out: Path, megatron: Path | None, 
         command = [str(python), str(megatron / "tools" / tool), "--input", str(source), "--output-prefix", str(prefix)]
         command += ["--append-eod", "--tokenizer-type", "HuggingFaceTokenizer", "--tokenizer-model", str(tokenizer)]
         command += ["--tokenizer-hf-no-include-special-tokens", *more]
-        path = os.pathsep.join(filter(None, (str(megatron), os.environ.get("PYTHONPATH"))))
-        found.append(Contender(tool, command, {"PYTHONPATH": path}, Path(f"{prefix}_text_document")))
+        found.append(Contender(tool, command, import_from(megatron), Path(f"{prefix}_text_document")))
     return found
 
 
