@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from evaluation.choice import hash_order
 from evaluation.results import LeftOut, TaskFacts
 from evaluation.settings import TaskSettings
-from preprocessing.corpus.clean import turkish_lower
 from preprocessing.corpus.document import Document
+from preprocessing.turkish import lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,20 @@ Pool = tuple[dict[str, str], dict[str, str]]
 
 def without_title(document: Document) -> str:
     """The text without the lines that repeat the title: else the title's words would give the answer away."""
-    title = turkish_lower(document.title.strip())
-    return "\n".join(line for line in document.text.splitlines() if turkish_lower(line.strip()) != title)
+    title = lower(document.title.strip())
+    return "\n".join(line for line in document.text.splitlines() if lower(line.strip()) != title)
 
 
 def titled_pool(documents: Sequence[Document], title_words: int, body_words: int) -> Pool:
     """Title -> text. Every text of `body_words` is a candidate; titles that are unique and long enough are queries."""
-    titles = Counter(turkish_lower(document.title.strip()) for document in documents)
+    titles = Counter(lower(document.title.strip()) for document in documents)
     queries, candidates = {}, {}
     for document in documents:
         title, body = document.title.strip(), without_title(document)
         if len(body.split()) < body_words:
             continue
         candidates[document.id] = body
-        if titles[turkish_lower(title)] == 1 and len(title.split()) >= title_words:
+        if titles[lower(title)] == 1 and len(title.split()) >= title_words:
             queries[document.id] = title
     return queries, candidates
 
@@ -82,11 +82,9 @@ def dictionary_examples(documents: Sequence[Document]) -> Pool:
         if item.definitions and item.examples
     ]
     entries = [entry for entry in entries if len(entry[1].split()) >= 5 and len(entry[2].split()) >= 5]
-    definitions = Counter(turkish_lower(definition) for _, definition, _ in entries)
-    examples = Counter(turkish_lower(example) for _, _, example in entries)
-    entries = [
-        entry for entry in entries if definitions[turkish_lower(entry[1])] == 1 and examples[turkish_lower(entry[2])] == 1
-    ]
+    definitions = Counter(lower(definition) for _, definition, _ in entries)
+    examples = Counter(lower(example) for _, _, example in entries)
+    entries = [entry for entry in entries if definitions[lower(entry[1])] == 1 and examples[lower(entry[2])] == 1]
     return {key: definition for key, definition, _ in entries}, {key: example for key, _, example in entries}
 
 

@@ -6,8 +6,7 @@ import html
 import re
 import unicodedata
 
-# Python's lower() turns "I" into "i" and "İ" into "i" plus a combining dot; in Turkish they are "ı" and "i".
-_TURKISH_LOWER = str.maketrans({"I": "ı", "İ": "i"})
+from preprocessing.turkish import lower
 
 # Invisible characters that carry no text: soft hyphen, zero-width space/joiners, direction marks, byte-order mark.
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
@@ -47,14 +46,9 @@ def without_tags(text: str) -> str:
     return clean_line(html.unescape(_TAG.sub(" ", text)))
 
 
-def turkish_lower(text: str) -> str:
-    """Lower case by Turkish rules (I -> ı, İ -> i)."""
-    return text.translate(_TURKISH_LOWER).lower()
-
-
 def words_of(text: str) -> list[str]:
     """The words of a text in Turkish lower case, without punctuation: what two texts are compared by."""
-    return _WORD.findall(turkish_lower(text))
+    return _WORD.findall(lower(text))
 
 
 def looks_english(text: str) -> bool:

@@ -9,7 +9,6 @@ from preprocessing.corpus.clean import (
     clean_line,
     clean_text,
     looks_english,
-    turkish_lower,
     without_tags,
     words_of,
 )
@@ -32,11 +31,6 @@ def test_decomposed_letters_soft_hyphens_and_spaces():
 def test_titles_lose_their_tags_and_entities():
     assert without_tags("Açılış Konuşması<br>1 Kasım 1923 &amp; <i>ek</i>") == "Açılış Konuşması 1 Kasım 1923 & ek"
     assert without_tags("a < b") == "a < b"
-
-
-@pytest.mark.parametrize(("text", "lower"), [("IĞDIR", "ığdır"), ("İSTANBUL", "istanbul"), ("Işık İçin", "ışık için")])
-def test_lower_case_is_turkish(text, lower):
-    assert turkish_lower(text) == lower
 
 
 def test_words_for_comparing_have_neither_case_nor_punctuation():
