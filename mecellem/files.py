@@ -108,16 +108,18 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: Path | str, mode: str = "w", look_for_leftovers: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file that becomes `path` when the block ends well and vanishes when it does not.
 
-    `mode` is "w" (UTF-8 text) or "wb". Raises `UserError` when the disk is full.
+    `mode` is "w" (UTF-8 text) or "wb". What a killed writer of the same `path` left is removed first; that reads the folder,
+    so who writes thousands of files into one does it once for all. Raises `UserError` when the disk is full.
     """
     assert mode in ("w", "wb"), mode
     path = Path(path)
     with disk_full_is_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)
+        if look_for_leftovers:
+            remove_leftovers(path)
         temporary = temporary_beside(path)
         try:
             with open(temporary, mode, encoding="utf-8" if mode == "w" else None) as handle:

@@ -15,14 +15,13 @@ OUT/stages/03_quality/
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from mecellem.errors import UserError
-from mecellem.files import disk_full_is_user_error, fsync_folder, temporary_beside
+from mecellem.files import atomic_write
 
 SHARD_SUFFIX = ".jsonl.zst"
 
@@ -102,25 +101,9 @@ def shard_paths(folders: StageFolders) -> list[Path]:
     return paths
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that becomes `path` when the block ends well and vanishes when it does not.
-
-    Unlike `mecellem.files.atomic_write` it does not look for leftovers of earlier writers, which would read the whole
-    folder for each of its files; `sweep` does that once a stage. Raises `UserError` when the disk is full.
-    """
-    with disk_full_is_user_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_beside(path)
-        try:
-            with open(temporary, "wb") as handle:
-                yield handle
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(temporary, path)
-            fsync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+def whole_file(path: Path) -> AbstractContextManager[IO[bytes]]:
+    """`atomic_write` for one of a stage's many files: leftovers of killed writers are `sweep`'s, once a stage."""
+    return atomic_write(path, "wb", look_for_leftovers=False)
 
 
 def write_whole(path: Path, data: Any) -> None:
