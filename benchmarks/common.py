@@ -62,9 +62,24 @@ def measure(
     return rates
 
 
+def shown_arguments(arguments: Sequence[str]) -> list[str]:
+    """A command's arguments without this machine's paths: for an absolute path its flag's name, in capitals."""
+    shown, name = [], "PATH"
+    for argument in arguments:
+        head, separator, value = argument.partition("=")
+        if argument.startswith("-"):
+            name = head.lstrip("-").replace("-", "_").upper()
+        if Path(argument).is_absolute():
+            argument = name
+        elif separator and Path(value).is_absolute():
+            argument = f"{head}={name}"
+        shown.append(argument)
+    return shown
+
+
 def header(names: Sequence[str] = ("numpy", "torch", "megatron-core", "transformers")) -> str:
     """The command as it was given, date, machine and versions of the packages of these names, for the top of a result."""
-    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *shown_arguments(sys.argv[1:])])
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     machine = f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
     return f"`{command}`, {datetime.date.today().isoformat()}, {machine}, {versions}"

@@ -25,12 +25,13 @@ from common import ROOT, header, sample
 
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
-from mecellem.manifest import CorpusManifest, TokenizerEntry, write_manifest
+from mecellem.manifest import CorpusManifest, TokenizerEntry
 from megatron_recipes.data.corpus import TokenCorpus
 from megatron_recipes.data.curriculum import Curriculum
 from megatron_recipes.data.curriculum_data import CurriculumData
 from megatron_recipes.data.supply import open_sources
-from preprocessing.tokens.indexed import WrittenFile, open_writer
+from preprocessing.tokens.commit import open_pair
+from preprocessing.tokens.indexed import IndexedWriter
 
 SOURCES = 100
 SEQUENCE_LENGTH = 4096
@@ -62,14 +63,15 @@ def write_sources(corpus: TokenCorpus, folder: Path, joined: int) -> list[Path]:
         lengths = (starts[chosen + 1] - starts[chosen]).reshape(-1, joined).sum(axis=1)
         tokens = np.concatenate([corpus.tokens[starts[d] : starts[d + 1]] for d in chosen.tolist()])
         prefix = folder / f"source_{number:03d}"
-        finished: list[WrittenFile] = []
-        with open_writer(prefix, corpus.tokens.dtype, finished) as writer:
+        with open_pair(prefix) as pair, tempfile.TemporaryFile(dir=folder) as spool:
+            writer = IndexedWriter(pair.bin, pair.idx, spool, corpus.tokens.dtype)
             writer.add(tokens, lengths)
-        manifest = CorpusManifest(
-            documents=len(lengths), tokens=len(tokens), dtype=corpus.tokens.dtype.name, tokenizer=corpus.manifest.tokenizer,
-            files={file.name: file.entry for file in finished}, sources=[], versions={},
-        )  # fmt: skip
-        write_manifest(prefix, manifest)
+            of_bin, of_idx = writer.finish()
+            pair.manifest = CorpusManifest(
+                documents=len(lengths), tokens=len(tokens), dtype=corpus.tokens.dtype.name,
+                tokenizer=corpus.manifest.tokenizer, files={f"{prefix.name}.bin": of_bin, f"{prefix.name}.idx": of_idx},
+                sources=[], versions={},
+            )  # fmt: skip
         prefixes.append(prefix)
     return prefixes
 

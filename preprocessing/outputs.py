@@ -34,6 +34,6 @@ def refuse_other_corpus(prefix: Path) -> None:
     for path in (manifest_path(prefix), Path(f"{prefix}.bin"), Path(f"{prefix}.idx")):
         if path.exists():
             raise UserError(
-                f"{path} exists already and is not known to be of the same text, tokenizer and versions: choose another --out, "
+                f"{path} exists already and is not known to be of the same text, tokenizer and engine: choose another --out, "
                 "or add --replace if no run needs the older corpus"
             )

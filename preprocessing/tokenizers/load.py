@@ -124,10 +124,13 @@ def _from_tiktoken(path: Path) -> Tokenizer:
     """Byte-level BPE with the same ids: each entry is made by the merges of all its halves, in the order of ranks."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    found = next((value for start, value in TIKTOKEN_PATTERNS.items() if path.name.lower().startswith(start)), None)
+    found = TIKTOKEN_PATTERNS.get(path.name)
     if found is None:
-        known = ", ".join(f"{start}*.tiktoken" for start in TIKTOKEN_PATTERNS)
-        raise UserError(f"{path}: ranks do not tell how text is split, which is known for {known} only: use a tokenizer.json")
+        known = ", ".join(TIKTOKEN_PATTERNS)
+        raise UserError(
+            f"{path}: ranks do not tell how text is split, which is known for the files {known} alone: "
+            "use the tokenizer.json of the model"
+        )
     ranks = _read_ranks(path)
     spelled = {piece: _spell(piece) for piece in ranks}
     merges: list[tuple[str, str]] = []

@@ -15,9 +15,10 @@ LLAMA3_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+" + _RES
 APOSTROPHE_PATTERN = r"(?<=[\p{L}\p{N}])['’]\p{L}+|[^\r\n\p{L}\p{N}'’]?\p{L}+" + _REST
 PATTERNS: dict[PreTokenizerName, str] = {"llama": LLAMA3_PATTERN, "apostrophe": APOSTROPHE_PATTERN}
 
-# tiktoken's files hold ranks only: the pattern and the normalizer belong to the model. By how the file's name begins.
+# tiktoken's files hold ranks only: the pattern and the normalizer belong to the model, and another model of the same
+# family may have others. So only by the exact names under which files were published, or (Llama 3) are passed on.
 TIKTOKEN_PATTERNS: dict[str, tuple[str, bool]] = {  # -> the pattern, whether text becomes NFC first
-    "qwen": (LLAMA3_PATTERN.replace(r"\p{N}{1,3}", r"\p{N}"), True),
-    "cl100k": (LLAMA3_PATTERN, False),
-    "llama3": (LLAMA3_PATTERN, False),
+    "qwen.tiktoken": (LLAMA3_PATTERN.replace(r"\p{N}{1,3}", r"\p{N}"), True),
+    "cl100k_base.tiktoken": (LLAMA3_PATTERN, False),
+    "llama3.tiktoken": (LLAMA3_PATTERN, False),
 }

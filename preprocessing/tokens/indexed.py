@@ -10,11 +10,8 @@ sequence.
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,15 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mecellem.errors import UserError
-from mecellem.files import atomic_write, disk_full_is_user_error
-from mecellem.manifest import FileEntry, manifest_path
+from mecellem.manifest import FileEntry
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 _HEADER = struct.Struct("<9sQBQQ")
 _DTYPES: dict[int, np.dtype[Any]] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
-_CHUNK = 1 << 20  # documents at a time while the .idx is written
+_CHUNK = 1 << 16  # documents at a time while the .idx is written
 _LONGEST = 2**31 - 1
 
 
@@ -40,24 +36,20 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
     return _DTYPES[8] if vocab_size < 65_500 else _DTYPES[4]
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenFile:
-    """A finished file: its name and what the manifest says of it."""
-
-    name: str
-    entry: FileEntry
-
-
 class IndexedWriter:
-    """Collects batches of documents; made by `open_writer`, which also puts the files in place."""
+    """Writes batches of documents to the streams of a `.bin` and an `.idx`.
 
-    def __init__(self, stream: IO[bytes], lengths: IO[bytes], dtype: np.dtype[Any]) -> None:
+    `spool` is an empty file for the documents' lengths, which are read again when the `.idx` is written.
+    """
+
+    def __init__(self, stream: IO[bytes], index: IO[bytes], spool: IO[bytes], dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
         self.documents = 0
         self.sequences = 0
         self.tokens = 0
         self._stream = stream
-        self._lengths = lengths
+        self._index = index
+        self._spool = spool
         self._digest = hashlib.sha256()
 
     def add(self, ids: NDArray[Any], lengths: NDArray[Any]) -> None:
@@ -67,23 +59,20 @@ class IndexedWriter:
         data = np.ascontiguousarray(ids, self.dtype).view(np.uint8).data
         self._stream.write(data)
         self._digest.update(data)
-        self._lengths.write(np.ascontiguousarray(lengths, "<i4").tobytes())
+        self._spool.write(np.ascontiguousarray(lengths, "<i4").tobytes())
         self.documents += lengths.size
         self.sequences += int(np.count_nonzero(lengths))
         self.tokens += ids.size
 
-    def bin_entry(self) -> FileEntry:
-        """Size and SHA-256 of what was written to the `.bin` so far."""
-        return FileEntry(bytes=self.tokens * self.dtype.itemsize, sha256=self._digest.hexdigest())
-
-    def write_index(self, out: IO[bytes]) -> FileEntry:
-        """Write the whole `.idx` from the spooled lengths, in bounded memory."""
-        return write_index(out, self.dtype, self.sequences, self.documents, self._spooled_lengths)
+    def finish(self) -> tuple[FileEntry, FileEntry]:
+        """Write the whole `.idx`, in bounded memory; returns what the manifest says of `.bin` and `.idx`."""
+        entry = FileEntry(bytes=self.tokens * self.dtype.itemsize, sha256=self._digest.hexdigest())
+        return entry, write_index(self._index, self.dtype, self.sequences, self.documents, self._spooled_lengths)
 
     def _spooled_lengths(self) -> Iterator[NDArray[np.int32]]:
-        self._lengths.flush()
-        self._lengths.seek(0)
-        while block := self._lengths.read(4 * _CHUNK):
+        self._spool.flush()
+        self._spool.seek(0)
+        while block := self._spool.read(4 * _CHUNK):
             yield np.frombuffer(block, "<i4")
 
 
@@ -174,36 +163,3 @@ def open_index(path: Path) -> IndexFile:
         if (magic, version) == (MAGIC, VERSION) and code in _DTYPES and path.stat().st_size == size:
             return IndexFile(path, _DTYPES[code], sequences, bounds - 1)
     raise UserError(f"{path} is not an index of Megatron's that `mecellem prepare tokenize` writes, or is cut: write it again")
-
-
-@contextmanager
-def open_pair(prefix: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Yield the streams of `<prefix>.bin` and `<prefix>.idx`; when the block ends well both appear, else neither does.
-
-    An older manifest goes away just before the first of the new files is renamed, so that it never stands beside
-    files that are not its own. Raises `UserError` on a full disk.
-    """
-    bin_path, idx_path = Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
-    with disk_full_is_user_error(bin_path):
-        prefix.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(idx_path, "wb") as index, atomic_write(bin_path, "wb") as stream:
-            yield stream, index
-            for handle in (stream, index):  # a full disk shows here, while the older corpus is still whole
-                handle.flush()
-                os.fsync(handle.fileno())
-            manifest_path(prefix).unlink(missing_ok=True)
-
-
-@contextmanager
-def open_writer(prefix: Path, dtype: np.dtype[Any], finished: list[WrittenFile]) -> Iterator[IndexedWriter]:
-    """Yield a writer of `<prefix>.bin` and `<prefix>.idx`, which appear as `open_pair` says.
-
-    `finished` then holds both files, for the new manifest.
-    """
-    with open_pair(prefix) as (stream, index), tempfile.TemporaryFile(dir=prefix.parent) as lengths:
-        writer = IndexedWriter(stream, lengths, dtype)
-        yield writer
-        finished += [
-            WrittenFile(f"{prefix.name}.bin", writer.bin_entry()),
-            WrittenFile(f"{prefix.name}.idx", writer.write_index(index)),
-        ]

@@ -28,12 +28,12 @@ from mecellem.manifest import (
     manifest_path,
     read_manifest,
     verify_files,
-    write_manifest,
 )
 from preprocessing.jsonl import joint_fingerprint
 from preprocessing.outputs import check_output_folder, is_whole, refuse_other_corpus
 from preprocessing.tokens.background import Background
-from preprocessing.tokens.indexed import IndexFile, open_index, open_pair, write_index
+from preprocessing.tokens.commit import open_pair, settle
+from preprocessing.tokens.indexed import IndexFile, open_index, write_index
 from preprocessing.tokens.provenance import Provenance
 
 _SUFFIXES = (".idx", ".bin", ".manifest.json")
@@ -60,18 +60,14 @@ class Shard:
         return self.manifest.files[self.bin_path.name]
 
 
-def merge_corpora(prefixes: Sequence[Path], out: Path, replace: bool = False) -> CorpusManifest:
+def merge_corpora(prefixes: Sequence[Path], out: Path, replace: bool = False) -> tuple[CorpusManifest, bool]:
     """Write `<out>.bin`, `<out>.idx` and, last, the manifest, from the corpora at `prefixes`, in that order.
 
     Equal, byte for byte, to what `mecellem prepare tokenize` writes from all their inputs in that order. What is complete
-    already is left as it is; another corpus at `out` is only overwritten with `replace`. Raises `UserError` for corpora
-    that are missing, were changed or do not fit together, and on a full disk; nothing half-written is left.
+    already is left as it is; another corpus at `out` is only overwritten with `replace`. Returns the manifest, and whether
+    anything had to be written for it. Raises `UserError` for corpora that are missing, were changed or do not fit
+    together, and on a full disk; nothing half-written is left.
     """
-    return _merge(prefixes, out, replace)[0]
-
-
-def _merge(prefixes: Sequence[Path], out: Path, replace: bool) -> tuple[CorpusManifest, bool]:
-    """The manifest, and whether anything had to be written for it."""
     check_output_folder(out.parent, "--out")
     prefixes = [_prefix_of(path) for path in prefixes]
     if not prefixes:
@@ -84,26 +80,27 @@ def _merge(prefixes: Sequence[Path], out: Path, replace: bool) -> tuple[CorpusMa
     planned = merged_manifest([shard.manifest for shard in shards])
     if planned.tokens == 0:
         raise UserError(f"{', '.join(map(str, prefixes))}: no token in any of them, there is nothing to merge")
+    unfinished = settle(out)
     made = _made_already(out, planned)
     if made and is_whole(out, made):
         return made, False
-    if not made and not replace:
+    if not made and not replace and not (unfinished and _without_files(unfinished) == planned):
         refuse_other_corpus(out)
     for shard in shards:  # the .idx first: its lengths are needed before the .bin is copied
         name = f"{shard.prefix.name}.idx"
         verify_files(shard.prefix, shard.manifest.model_copy(update={"files": {name: shard.manifest.files[name]}}))
-    with open_pair(out) as (stream, index):
-        bin_entry = _copy_all(shards, stream)
+    with open_pair(out) as pair:
+        bin_entry = _copy_all(shards, pair.bin)
         idx_entry = write_index(
-            index,
+            pair.idx,
             shards[0].index.dtype,
             sum(shard.index.sequences for shard in shards),
             planned.documents,
             lambda: _all_lengths([shard.index for shard in shards]),
         )
-    manifest = planned.model_copy(update={"files": {f"{out.name}.bin": bin_entry, f"{out.name}.idx": idx_entry}})
-    write_manifest(out, manifest)
-    return manifest, True
+        files = {f"{out.name}.bin": bin_entry, f"{out.name}.idx": idx_entry}
+        pair.manifest = planned.model_copy(update={"files": files})
+    return pair.manifest, True
 
 
 def _prefix_of(path: Path) -> Path:
@@ -143,7 +140,7 @@ def _check_fit(one: Shard, other: Shard) -> None:
         if first.versions.get(name) != second.versions.get(name):
             raise UserError(
                 f"{names} were written with different versions of {name} ({first.versions.get(name)}, "
-                f"{second.versions.get(name)}): write one of them again"
+                f"{second.versions.get(name)}): write the older one again with --replace"
             )
 
 
@@ -197,7 +194,11 @@ def _made_already(out: Path, planned: CorpusManifest) -> CorpusManifest | None:
         manifest = read_manifest(out)
     except UserError:
         return None
-    return manifest if manifest.model_copy(update={"files": {}}) == planned else None
+    return manifest if _without_files(manifest) == planned else None
+
+
+def _without_files(manifest: CorpusManifest) -> CorpusManifest:
+    return manifest.model_copy(update={"files": {}})
 
 
 def _all_lengths(indexes: Sequence[IndexFile]) -> Iterator[NDArray[np.int32]]:
@@ -261,7 +262,7 @@ def merge(input: list[Path], out: Path, replace: bool = False) -> None:
     """
     wrote: list[Path] = []
     with step("Merge", reads=input, writes=wrote) as console:
-        manifest, written = _merge(input, out, replace)
+        manifest, written = merge_corpora(input, out, replace)
         console.print(
             f"{len(input):,} corpora, {manifest.documents:,} documents, {manifest.tokens:,} tokens as {manifest.dtype}",
             markup=False,

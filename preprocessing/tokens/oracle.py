@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ONE_IN = 512  # documents of a file that are compared
 _ALWAYS = 16  # of a file's first documents
 _LONGEST = 1 << 14  # bytes of one document that are compared
+_WHOLE = 1 << 19  # bytes of longer documents that are compared from end to end in a run, the first that fit
 _EXCERPT = 40  # characters of a document that the manifest may quote
 
 # Where tokenizers of the same name have been seen, or may be feared, to differ: normalisation, categories of
@@ -89,6 +90,7 @@ class Oracle:
         self.compared = 0
         self.adversarial = 0
         self.difference: str | None = None
+        self._whole_left = _WHOLE
 
     def check_adversarial(self, engine: Engine) -> None:
         """Compare the fixed list."""
@@ -102,10 +104,15 @@ class Oracle:
         """Compare some of `documents` with their `ids` and `lengths` as `engine` made them.
 
         `first` is the number of the first of them in its file: which ones are compared depends on their numbers there
-        alone. Of a long one only the beginning is compared, which `engine` encodes once more.
+        alone. Of a long one, but for the first few, only the beginning is compared, which `engine` encodes once more.
         """
         chosen = np.flatnonzero(_in_sample(np.arange(first, first + len(documents), dtype=np.uint64)))
-        long = np.diff(documents.offsets)[chosen] > _LONGEST
+        sizes = np.diff(documents.offsets)[chosen]
+        long = sizes > _LONGEST
+        for place in np.flatnonzero(long).tolist():
+            if sizes[place] <= self._whole_left:
+                self._whole_left -= int(sizes[place])
+                long[place] = False
         beginnings = [documents.data[start : start + _LONGEST] for start in documents.offsets[chosen[long]].tolist()]
         texts = [part.tobytes().decode(errors="ignore") for part in beginnings]  # the cut may fall inside a character
         if texts:

@@ -39,8 +39,9 @@ def tokenize_corpus(
     `inputs` are .jsonl, .jsonl.gz or .jsonl.zst files, `tokenizer` is a Hugging Face tokenizer folder, `eod` the entry
     that ends a document (None: its `eos_token`). Every document is its tokens and the end-of-document id, without other
     special tokens; an empty one has no tokens at all. What is complete already and was made from the same text with the
-    same tokenizer is left as it is; another corpus at `prefix` is only overwritten with `replace`. Raises `UserError` where
-    that is not set, on bad input, on a corpus without a token and on a full disk; nothing half-written is left.
+    same tokenizer is left as it is, unless other versions of mecellem, tokenizers or gigatoken made it and `replace` is
+    set; another corpus at `prefix` is only overwritten with `replace`. Raises `UserError` where that is not set, on bad
+    input, on a corpus without a token and on a full disk; nothing half-written is left.
     """
     check_inputs(inputs, "--input")
     check_output_folder(prefix.parent, "--out")
@@ -86,7 +87,7 @@ def tokenize(
         engine: auto is gigatoken as long as tokenizers agrees with it; tokenizers is slower and needs no second opinion.
         shards: write PREFIX_00000, PREFIX_00001, ..., one for each input file; `mecellem prepare merge` makes them one.
         task: with --shards: i/n makes the shards i, i + n, ..., for n tasks that share the work (a Slurm array).
-        replace: put the new corpus in the place of an older one.
+        replace: put the new corpus in the place of another one, or of one that other versions wrote.
     """
     check_inputs(input, "--input")
     check_output_folder(out.parent, "--out")
@@ -109,7 +110,9 @@ def _report(console: Console, prefix: Path, written: Written, seconds: float) ->
     manifest, text_bytes = written.manifest, written.text_bytes
     console.print(f"{manifest.documents:,} documents, {manifest.tokens:,} tokens as {manifest.dtype}", markup=False)
     if text_bytes is None:
-        console.print(f"{manifest_path(prefix)} is complete and from the same text, nothing to do", markup=False)
+        words = " and ".join(f"{name} {found}" for name, found in written.others.items())
+        by = f"written by {words}: --replace writes it again" if words else "nothing to do"
+        console.print(f"{manifest_path(prefix)} is complete and from the same text, {by}", markup=False)
         return
     rate = f"{manifest.tokens / seconds:,.0f} tokens/s"
     if manifest.tokens:

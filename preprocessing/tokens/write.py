@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,15 +26,15 @@ from mecellem.manifest import (
     InputEntry,
     TokenizerEntry,
     read_manifest,
-    write_manifest,
 )
 from preprocessing.jsonl import LineBlock, fingerprint, joint_fingerprint, read_line_blocks
 from preprocessing.outputs import is_whole, refuse_other_corpus
 from preprocessing.tokenizer import load_tokenizer
 from preprocessing.tokens.background import Background, ahead
+from preprocessing.tokens.commit import open_pair, settle
 from preprocessing.tokens.documents import Documents, parse_block
 from preprocessing.tokens.engines import Engine, GigatokenEngine, HuggingFaceEngine, UnsupportedError
-from preprocessing.tokens.indexed import IndexedWriter, WrittenFile, open_writer, token_dtype
+from preprocessing.tokens.indexed import IndexedWriter, token_dtype
 from preprocessing.tokens.oracle import Oracle
 from preprocessing.tokens.provenance import Provenance
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 EngineChoice = Literal["auto", "tokenizers"]
-_BLOCK = 4 << 20  # bytes of lines at a time: enough for all cores, and some dozens of MB in all threads together
+_BLOCK = 2 << 20  # bytes of lines at a time: some dozens of MB in all threads together
 
 
 class DifferenceError(Exception):
@@ -97,10 +98,14 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A corpus that is there, and how many bytes of text were tokenized for it: None when it was there already."""
+    """A corpus that is there, and how many bytes of text were tokenized for it: None when it was there already.
+
+    `others` are the packages that had another version when that was written, with that version.
+    """
 
     manifest: CorpusManifest
     text_bytes: int | None
+    others: dict[str, str] = field(default_factory=dict)
 
 
 def write_corpus(
@@ -108,14 +113,16 @@ def write_corpus(
 ) -> Written:
     """Write `<prefix>.bin`, `<prefix>.idx` and, last, the manifest; what is complete already is left as it is.
 
-    Another corpus at `prefix` is only overwritten with `replace`. Where gigatoken and its oracle differ, all of the corpus
-    is encoded again with tokenizers. Raises `UserError` on bad input, on a full disk and, unless it `may_be_empty`, on a
-    corpus without a token; nothing half-written is left.
+    With `replace` that is made again if it was written with other versions of mecellem, tokenizers or gigatoken, and so is
+    any other corpus at `prefix`, which is refused without. What a killed run of the same left is overwritten, or finished.
+    Where gigatoken and its oracle differ, all of the corpus is encoded again with tokenizers. Raises `UserError` on bad
+    input, on a full disk and, unless it `may_be_empty`, on a corpus without a token; nothing half-written is left.
     """
+    unfinished = settle(prefix)
     made = _made_already(inputs, encoder, prefix)
-    if made and is_whole(prefix, made):
-        return Written(made, None)
-    if not made and not replace:
+    if made and not (replace and _others(made)) and is_whole(prefix, made):
+        return Written(made, None, _others(made))
+    if not made and not replace and not (unfinished and _is_of(unfinished, inputs, encoder)):
         refuse_other_corpus(prefix)
     try:
         return _write(inputs, encoder, prefix, may_be_empty)
@@ -137,21 +144,33 @@ def _made_already(inputs: Sequence[Path], encoder: Encoder, prefix: Path) -> Cor
     """The manifest at `prefix` if it says that the corpus was made from the same text in the same way."""
     try:
         manifest = read_manifest(prefix)
-        engines = {"tokenizers"} if encoder.choice == "tokenizers" else {"tokenizers", "gigatoken"}
-        if (
-            manifest.tokenizer != encoder.entry
-            or manifest.versions != _versions(manifest.inputs)
-            or any(engine.name not in engines or engine.version != _installed(engine.name) for engine in manifest.engines)
-            or [entry.name for entry in manifest.inputs] != [path.name for path in inputs]
-            or manifest.versions["input"] != f"sha256:{fingerprint(inputs)}"
-        ):
-            return None
     except UserError:
         return None
-    return manifest
+    return manifest if _is_of(manifest, inputs, encoder) else None
+
+
+def _is_of(manifest: CorpusManifest, inputs: Sequence[Path], encoder: Encoder) -> bool:
+    """Whether it was made from the same text, with the same tokenizer and an engine that was asked for, of any version."""
+    engines = {"tokenizers"} if encoder.choice == "tokenizers" else {"tokenizers", "gigatoken"}
+    return (
+        manifest.tokenizer == encoder.entry
+        and all(engine.name in engines for engine in manifest.engines)
+        and (not manifest.inputs or [entry.name for entry in manifest.inputs] == [path.name for path in inputs])
+        and manifest.versions.get("input") == f"sha256:{fingerprint(inputs)}"
+    )
+
+
+def _others(manifest: CorpusManifest) -> dict[str, str]:
+    """The packages that wrote it and have another version now, with the version they had."""
+    packages = {name: manifest.versions.get(name, "?") for name in ("mecellem", "tokenizers")}
+    packages |= {engine.name: engine.version for engine in manifest.engines}
+    older = {"mecellem"} if not manifest.inputs else set()  # before manifests named their inputs
+    return {name: found for name, found in packages.items() if name in older or found != _installed(name)}
 
 
 def _installed(package: str) -> str | None:
+    if package == "mecellem":
+        return __version__
     try:
         return version(package)
     except PackageNotFoundError:
@@ -159,37 +178,14 @@ def _installed(package: str) -> str | None:
 
 
 def _write(inputs: Sequence[Path], encoder: Encoder, prefix: Path, may_be_empty: bool) -> Written:
-    finished: list[WrittenFile] = []
-    with (
-        open_writer(prefix, token_dtype(encoder.loaded.vocab_size), finished) as writer,
-        progress_bar(transient=True) as progress,
-    ):
+    with open_pair(prefix) as pair, TemporaryFile(dir=prefix.parent) as spool, progress_bar(transient=True) as progress:
+        writer = IndexedWriter(pair.bin, pair.idx, spool, token_dtype(encoder.loaded.vocab_size))
         run = _Run(encoder, writer)
         run.encode_all(_read(inputs, run.inputs, progress))
         if writer.tokens == 0 and not may_be_empty:
             raise UserError(f"{', '.join(map(str, inputs))}: no text in any document, there is nothing to tokenize")
-    manifest = CorpusManifest(
-        documents=writer.documents,
-        tokens=writer.tokens,
-        dtype=writer.dtype.name,
-        tokenizer=encoder.entry,
-        files={file.name: file.entry for file in finished},
-        sources=run.sources.ranges,
-        versions=_versions(run.inputs),
-        inputs=run.inputs,
-        engines=[
-            EngineEntry(
-                name=encoder.engine.name,
-                version=encoder.engine.version,
-                documents=writer.documents,
-                compared=run.oracle.compared,
-                adversarial=encoder.adversarial,
-                reason=encoder.reason,
-            )
-        ],
-    )
-    write_manifest(prefix, manifest)
-    return Written(manifest, run.text_bytes)
+        pair.manifest = run.manifest(prefix.name)
+    return Written(pair.manifest, run.text_bytes)
 
 
 def _read(inputs: Sequence[Path], entries: list[InputEntry], progress: Progress) -> Iterator[tuple[int, LineBlock]]:
@@ -228,9 +224,9 @@ class _Run:
         parsed = ((number, parse_block(block)) for number, block in ahead(blocks))
         file, first = 0, 0
         with Background() as writing, Background() as comparing:
-            for number, documents in ahead(parsed):
+            for number, documents in ahead(parsed, 3):  # which are parsed while the engine is made
                 file, first = number, first if number == file else 0
-                engine = self._encoder.engine  # made while the first blocks are read
+                engine = self._encoder.engine
                 ids, lengths = engine.encode(documents)
                 if engine.name != "tokenizers":
                     comparing.submit(self._compare, engine, documents, ids, lengths, first)
@@ -240,6 +236,30 @@ class _Run:
                 first += len(documents)
             comparing.finish()
             writing.finish()
+
+    def manifest(self, name: str) -> CorpusManifest:
+        """Write the `.idx`; returns the manifest of `<name>.bin` and `<name>.idx`."""
+        encoder, writer = self._encoder, self._writer
+        bin_entry, idx_entry = writer.finish()
+        engine = EngineEntry(
+            name=encoder.engine.name,
+            version=encoder.engine.version,
+            documents=writer.documents,
+            compared=self.oracle.compared,
+            adversarial=encoder.adversarial,
+            reason=encoder.reason,
+        )
+        return CorpusManifest(
+            documents=writer.documents,
+            tokens=writer.tokens,
+            dtype=writer.dtype.name,
+            tokenizer=encoder.entry,
+            files={f"{name}.bin": bin_entry, f"{name}.idx": idx_entry},
+            sources=self.sources.ranges,
+            versions=_versions(self.inputs),
+            inputs=self.inputs,
+            engines=[engine],
+        )
 
     def _compare(self, engine: Engine, documents: Documents, ids: NDArray[Any], lengths: NDArray[np.int64], first: int) -> None:
         self.oracle.check_sample(engine, documents, ids, lengths, first)

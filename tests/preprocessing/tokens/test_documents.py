@@ -108,3 +108,12 @@ def test_texts_come_back(texts):
     assert len(documents) == len(texts)
     assert documents.text_bytes == sum(len(text.encode()) for text in texts) == documents.data.size
     assert documents.offsets.dtype == np.int64
+
+
+@pytest.mark.parametrize("place", range(12))
+@pytest.mark.parametrize("word", ["NaN", "Infinity"])
+def test_words_that_are_no_numbers_are_seen_wherever_a_piece_ends(monkeypatch, place, word):
+    monkeypatch.setattr("preprocessing.tokens.documents._PIECE", 7)
+    data = f'{{"text":"a{"N" * place}","x":{word}}}'.encode()
+    assert _parse_columns(block_of(data)) is None
+    assert _parse_columns(block_of(data.replace(word.encode(), f'"{word}"'.encode()))) is not None

@@ -112,6 +112,7 @@ def test_any_text_has_the_same_ids_by_both(both, texts):
 def test_a_real_corpus_has_the_same_ids_by_both_whatever_the_batches(sample_tokenizer, sample_corpus, monkeypatch):
     monkeypatch.setattr(engines, "_BATCH_BYTES", 1000)
     monkeypatch.setattr(engines, "_FORGET_AFTER", 1)
+    monkeypatch.setattr(engines, "_resident", lambda: None)
     documents = documents_of([record.text for record in read_records(sample_corpus / "validation.jsonl.zst")])
     fast = GigatokenEngine(sample_tokenizer / "tokenizer.json")
     right = HuggingFaceEngine(load_tokenizer(sample_tokenizer).tokenizer).encode(documents)
@@ -171,6 +172,7 @@ def test_a_difference_makes_the_whole_run_fall_back_and_is_recorded(sample_token
 def test_the_beginning_of_a_long_document_is_compared(sample_tokenizer, tmp_path, monkeypatch):
     use_wrong_engine(monkeypatch, "karagöz")
     monkeypatch.setattr(oracle, "_LONGEST", 1000)
+    monkeypatch.setattr(oracle, "_WHOLE", 1000)
     source = write_jsonl(tmp_path / "x.jsonl", ["karagöz " + "ş" * 10_000])
     (engine,) = tokenize_corpus([source], sample_tokenizer, tmp_path / "x").engines
     assert engine.reason.startswith("the beginning of a long document, 'karag")
@@ -218,3 +220,45 @@ def test_gigatoken_that_is_missing_is_a_reason(sample_tokenizer, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gigatoken", None)
     with pytest.raises(UnsupportedError, match="gigatoken cannot be imported"):
         GigatokenEngine(sample_tokenizer / "tokenizer.json")
+
+
+def test_the_first_long_documents_are_compared_from_end_to_end(sample_tokenizer, tmp_path, monkeypatch):
+    """The wrong engine errs at a document's last token, which is far behind the beginning that is always compared."""
+    use_wrong_engine(monkeypatch, "karagöz")
+    monkeypatch.setattr(oracle, "_LONGEST", 1000)
+    texts = ["ş" * 3000 + " karagöz", "x " * 5000]
+    source = write_jsonl(tmp_path / "x.jsonl", texts)
+    monkeypatch.setattr(oracle, "_WHOLE", len(texts[0].encode()))
+    (engine,) = tokenize_corpus([source], sample_tokenizer, tmp_path / "x").engines
+    assert engine.reason.startswith("document '\\u015f")
+    monkeypatch.setattr(oracle, "_WHOLE", len(texts[0].encode()) - 1)
+    (engine,) = tokenize_corpus([source], sample_tokenizer, tmp_path / "y").engines
+    assert engine.name == "gigatoken"
+
+
+def test_gigatoken_starts_anew_where_memory_has_grown_and_only_there(sample_tokenizer, monkeypatch):
+    engine = GigatokenEngine(sample_tokenizer / "tokenizer.json")
+    resident = [100]
+    monkeypatch.setattr(engines, "_resident", lambda: resident[0])
+    monkeypatch.setattr(engines, "_SETTLED_AFTER", 3)
+    monkeypatch.setattr(engines, "_FORGET_AFTER", 6)
+    monkeypatch.setattr(engines, "_MAY_GROW", 10)
+    documents, first = documents_of(["abc"]), engine._tokenizer
+    ids = engine.encode(documents)[0].tolist()
+    for resident[0] in (110, 110, 110):
+        assert engine.encode(documents)[0].tolist() == ids
+        assert engine._tokenizer is first
+    resident[0] = 111
+    assert engine.encode(documents)[0].tolist() == ids
+    second = engine._tokenizer
+    assert second is not first
+    resident[0] = 130  # grown enough, but not yet after enough text
+    engine.encode(documents)
+    assert engine._tokenizer is second
+    engine.encode(documents)
+    assert engine._tokenizer is not second
+    resident[0] = None  # a system that does not tell
+    for _ in range(2):
+        third = engine._tokenizer
+        engine.encode(documents)
+    assert engine._tokenizer is not third

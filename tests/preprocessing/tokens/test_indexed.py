@@ -1,4 +1,5 @@
 import hashlib
+import tempfile
 
 import numpy as np
 import pytest
@@ -7,20 +8,20 @@ from hypothesis import strategies as st
 
 from megatron_recipes.data.corpus import read_index
 from preprocessing.tokens import indexed
-from preprocessing.tokens.indexed import open_writer, token_dtype
+from preprocessing.tokens.indexed import IndexedWriter, token_dtype
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 65_000), max_size=6), min_size=1, max_size=30).filter(any)
 
 
 def write(prefix, documents, vocab_size, batch=7):
-    finished = []
     dtype = token_dtype(vocab_size)
-    with open_writer(prefix, dtype, finished) as writer:
+    with open(f"{prefix}.bin", "wb") as stream, open(f"{prefix}.idx", "wb") as index, tempfile.TemporaryFile() as spool:
+        writer = IndexedWriter(stream, index, spool, dtype)
         for start in range(0, len(documents), batch):
             part = documents[start : start + batch]
             lengths = np.array([len(document) for document in part])
             writer.add(np.array([token for document in part for token in document], dtype), lengths)
-    return writer, finished
+        return writer, writer.finish()
 
 
 def write_with_megatron(prefix, documents, vocab_size):
@@ -45,12 +46,11 @@ def test_the_files_are_megatrons_own_and_it_reads_them(folder, documents, vocab_
         patch.setattr(indexed, "_CHUNK", chunk)
         writer, finished = write(folder / "ours", documents, vocab_size)
     write_with_megatron(folder / "theirs", documents, vocab_size)
-    for kind, file in zip((".bin", ".idx"), finished, strict=True):
+    for kind, entry in zip((".bin", ".idx"), finished, strict=True):
         content = (folder / f"ours{kind}").read_bytes()
         assert content == (folder / f"theirs{kind}").read_bytes()
-        assert file.name == f"ours{kind}"
-        assert file.entry.bytes == len(content)
-        assert file.entry.sha256 == hashlib.sha256(content).hexdigest()
+        assert entry.bytes == len(content)
+        assert entry.sha256 == hashlib.sha256(content).hexdigest()
 
     dataset = IndexedDataset(str(folder / "ours"))
     assert [dataset[i].tolist() for i in range(len(dataset))] == [document for document in documents if document]
@@ -66,20 +66,3 @@ def test_the_type_of_the_ids_follows_megatrons_rule(vocab_size):
     from megatron.core.datasets.indexed_dataset import DType
 
     assert token_dtype(vocab_size) == np.dtype(DType.optimal_dtype(vocab_size))
-
-
-def test_nothing_is_left_when_the_block_fails(tmp_path):
-    with pytest.raises(RuntimeError), open_writer(tmp_path / "x", token_dtype(10), []) as writer:
-        writer.add(np.array([1, 2]), np.array([2]))
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_older_corpus_stays_whole_when_the_new_one_fails(tmp_path):
-    write(tmp_path / "x", [[1, 2]], 10)
-    (tmp_path / "x.manifest.json").write_text("{}")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(RuntimeError), open_writer(tmp_path / "x", token_dtype(10), []) as writer:
-        writer.add(np.array([3]), np.array([1]))
-        raise RuntimeError
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -146,7 +146,7 @@ def test_shards_that_do_not_fit_are_refused_and_both_are_named(shards, tmp_path)
     with pytest.raises(UserError, match=f"{both} were written with different tokenizers or ends"):
         merge_corpora(shards, tmp_path / "x")
     change(shards[1], tokenizer=first.tokenizer, versions=second.versions | {"tokenizers": "0.1"})
-    with pytest.raises(UserError, match=f"{both} were written with different versions of tokenizers"):
+    with pytest.raises(UserError, match=f"{both} were written with different versions of tokenizers .* --replace"):
         merge_corpora(shards, tmp_path / "x")
 
 
@@ -193,7 +193,6 @@ def test_a_full_disk_is_one_sentence_and_the_older_corpus_stays(shards, tmp_path
 DIE_AT_RENAME = """
 import os, signal, sys
 from pathlib import Path
-from preprocessing.tokens.indexed import open_index, write_index
 from preprocessing.tokens.merge import merge_corpora
 number = int(sys.argv[1])
 rename, calls = os.replace, 0
@@ -207,15 +206,19 @@ merge_corpora([Path(path) for path in sys.argv[3:]], Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])  # .bin, .idx, manifest
-def test_killed_before_each_rename(shards, tmp_path, number):
+@pytest.mark.parametrize("number", [1, 2, 3, 4])  # the note, .bin, .idx, manifest
+def test_killed_before_each_rename_the_same_command_goes_on(shards, tmp_path, number):
     out = tmp_path / "merged" / "x"
     arguments = [str(number), str(out), *map(str, shards)]
     done = subprocess.run([sys.executable, "-c", DIE_AT_RENAME, *arguments], timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     with pytest.raises(UserError, match="is missing"):
         read_manifest(out)
-    merge_corpora(shards, out, replace=True)  # a .bin or .idx without a manifest may be another tool's
+    if number == 3:  # a .bin of this merge, which another one may not overwrite unasked
+        with pytest.raises(UserError, match=r"x\.bin exists already"):
+            merge_corpora(shards[:2], out)
+    _, written = merge_corpora(shards, out)
+    assert written == (number < 4)  # all files were there: only their manifest was missing
     assert contents(out) == contents(tmp_path / "one" / "x")
     assert len(list(out.parent.iterdir())) == 3
 
@@ -294,7 +297,7 @@ def test_more_than_40_billion_tokens_in_all(folder):
 def test_megatron_reads_what_was_merged(shards, tmp_path):
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
-    manifest = merge_corpora(shards, tmp_path / "merged" / "x")
+    manifest, _ = merge_corpora(shards, tmp_path / "merged" / "x")
     verify_files(tmp_path / "merged" / "x", manifest)
     whole = IndexedDataset(str(tmp_path / "merged" / "x"))
     parts = [IndexedDataset(str(prefix)) for prefix in shards]
