@@ -1,21 +1,65 @@
-"""The bytes of a file, decompressed, a block at a time: everything before the damage of a broken file is given.
+"""The bytes of a file, decompressed, a block at a time: everything around the damage of a broken file is given.
 
 `preprocessing.jsonl` refuses a broken file as a whole, which is right for the tokenizer's input; Python's gzip drops what
-it has read of a block when the next byte is wrong. Raw dumps need neither.
+it has read of a block when the next byte is wrong, and what comes behind it. Raw dumps need neither: reading goes on at the
+next member of a gzip file or frame of a zstd file, where there is one.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _BLOCK = 1 << 20
 _STEP = 1 << 12  # compressed bytes at a time: what zstandard had decoded of a step is lost when the step is broken
+_TRIAL = 1 << 16  # compressed bytes that must decode before a place is believed to be the beginning of a member
+_MEMBER, _FRAME = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"  # RFC 1952, 2.3.1; RFC 8878, 3.1.1
 
 
 class DamagedError(Exception):
-    """A compressed file is cut or broken; all that could be decompressed was given before."""
+    """A file is cut or broken; all that could be decompressed before was given. At byte `resume` it is whole again."""
+
+    def __init__(self, message: str, resume: int | None = None) -> None:
+        super().__init__(message)
+        self.resume = resume
+
+
+class Stretch:
+    """The content of a file up to its next damage, which ends it and is noted, so that a consumer finishes what it has.
+
+    After the iteration `damage` is None or says what is broken, `cut` is whether the last line has no end, which damage may
+    have cut off, and `resume` the byte where the next stretch begins, if there is one. `resumed`: this is not the first.
+    """
+
+    def __init__(self, pieces: Iterator[bytes], resumed: bool = False) -> None:
+        self._pieces = pieces
+        self.resumed = resumed
+        self.damage: str | None = None
+        self.resume: int | None = None
+        self.cut = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for piece in self._pieces:
+                self.cut = not piece.endswith(b"\n")
+                yield piece
+        except DamagedError as error:
+            self.resume = error.resume
+            self.damage = str(error)
+
+
+def stretches(path: Path, start: int = 0, end: int | None = None) -> Iterator[Stretch]:
+    """The whole stretches of a file, one where nothing is damaged; each is to be read to its end before the next is asked for.
+
+    `start` and `end` as for `blocks`. Raises `OSError`.
+    """
+    stretch = Stretch(blocks(path, start, end))
+    yield stretch
+    while stretch.resume is not None:
+        stretch = Stretch(_decompressed(path, stretch.resume), resumed=True)
+        yield stretch
 
 
 def blocks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
@@ -23,11 +67,15 @@ def blocks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes
 
     `start` and `end` are bytes of a file that is not compressed. Raises `DamagedError` and `OSError`.
     """
-    if path.name.endswith((".gz", ".zst")):
+    if is_compressed(path):
         assert start == 0 and end is None, path
-        yield from (_gzip if path.name.endswith(".gz") else _zstd)(path)
+        yield from _decompressed(path, 0)
     else:
         yield from _plain(path, start, end)
+
+
+def _decompressed(path: Path, start: int) -> Iterator[bytes]:
+    return (_gzip if path.name.endswith(".gz") else _zstd)(path, start)
 
 
 def is_compressed(path: Path) -> bool:
@@ -46,43 +94,98 @@ def _plain(path: Path, start: int, end: int | None) -> Iterator[bytes]:
         raise DamagedError(f"it ends {left:,} bytes early: it was changed after the run was planned")
 
 
-def _gzip(path: Path) -> Iterator[bytes]:
-    member, fresh = zlib.decompressobj(wbits=31), True
+def _gzip(path: Path, start: int) -> Iterator[bytes]:
+    """The members from byte `start` on."""
     with open(path, "rb") as handle:
+        handle.seek(start)
+        member, fresh, begin = zlib.decompressobj(wbits=31), True, start
         data = handle.read(_STEP)
         while data:
             try:
                 block = member.decompress(data, _BLOCK)
             except zlib.error as error:
-                raise DamagedError(str(error)) from None
+                raise _damage(str(error), handle, begin, _MEMBER, _is_member) from None
             fresh = False
             if block:
                 yield block
             if member.eof:
-                data, member, fresh = member.unused_data.lstrip(b"\0"), zlib.decompressobj(wbits=31), True
+                data = member.unused_data.lstrip(b"\0")
+                member, fresh, begin = zlib.decompressobj(wbits=31), True, handle.tell() - len(data)
             else:
                 data = member.unconsumed_tail
             data = data or handle.read(_STEP)
-    if not fresh:
-        raise DamagedError("it ends inside a member")
+        if not fresh:
+            raise _damage("it ends inside a member", handle, begin, _MEMBER, _is_member)
 
 
-def _zstd(path: Path) -> Iterator[bytes]:
+def _zstd(path: Path, start: int) -> Iterator[bytes]:
+    """The frames from byte `start` on."""
     import zstandard
 
-    frame = None
     with open(path, "rb") as handle:
+        handle.seek(start)
+        frame, begin = None, start
         while data := handle.read(_STEP):
             while data:
                 frame = frame or zstandard.ZstdDecompressor().decompressobj()
                 try:
                     content = frame.decompress(data)
                 except zstandard.ZstdError as error:
-                    raise DamagedError(str(error)) from None
+                    raise _damage(str(error), handle, begin, _FRAME, _is_frame) from None
                 data = b""
                 if frame.eof:
                     data, frame = frame.unused_data, None
+                    begin = handle.tell() - len(data)
                 for at in range(0, len(content), _BLOCK):
                     yield content[at : at + _BLOCK]
-    if frame is not None:
-        raise DamagedError("it ends inside a frame")
+        if frame is not None:
+            raise _damage("it ends inside a frame", handle, begin, _FRAME, _is_frame)
+
+
+def _damage(message: str, handle: BinaryIO, begin: int, magic: bytes, is_start: Callable[[bytes], bool]) -> DamagedError:
+    """The error for a member that begins at byte `begin`: with the beginning of a later one, if the file has any."""
+    resume = _find(handle, begin + 1, magic, is_start)
+    if resume is None:
+        return DamagedError(f"{message}; the file was read up to here")
+    return DamagedError(
+        f"{message}; what is damaged lies between bytes {begin:,} and {resume:,} of the file, reading went on behind it, and "
+        "line numbers from here on count only what could be read",
+        resume,
+    )
+
+
+def _find(handle: BinaryIO, start: int, magic: bytes, is_start: Callable[[bytes], bool]) -> int | None:
+    """The first byte at or behind `start` where `magic` stands and what follows decodes."""
+    carried, position = b"", start
+    handle.seek(start)
+    while piece := handle.read(_BLOCK):
+        window, at = carried + piece, -1
+        while (at := window.find(magic, at + 1)) >= 0:
+            place = position - len(carried) + at
+            handle.seek(place)
+            if is_start(handle.read(_TRIAL)):
+                return place
+        position += len(piece)
+        carried = window[-len(magic) + 1 :]
+        handle.seek(position)
+    return None
+
+
+def _is_member(data: bytes) -> bool:
+    if len(data) < 10 or data[3] & 0xE0:  # reserved flags
+        return False
+    try:
+        member = zlib.decompressobj(wbits=31)
+        return bool(member.decompress(data, _BLOCK)) or member.eof
+    except zlib.error:
+        return False
+
+
+def _is_frame(data: bytes) -> bool:
+    import zstandard
+
+    try:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        return bool(frame.decompress(data)) or frame.eof or len(data) == _TRIAL
+    except zstandard.ZstdError:
+        return False

@@ -47,8 +47,12 @@ def _document(found: Found, part: Part, reading: Reading) -> Document | Problem:
     if not isinstance(text, str):
         if text is None:
             known = ", ".join(list(found.fields)[:8]) or "none"
-            return Problem(found.number, "no_text", f"no field {reading.text_field!r}; the fields are {known}")
-        detail = f"field {reading.text_field!r} holds {json_type(text)}"
+            there = reading.text_field in found.fields
+            detail = (
+                f"field {reading.text_field!r} is null" if there else f"no field {reading.text_field!r}; the fields are {known}"
+            )
+            return Problem(found.number, "no_text", detail)
+        detail = f"field {reading.text_field!r} holds {_type(text)}"
         return Problem(found.number, "text_type", detail, str(text)[:SAMPLE].encode("utf-8", "replace"))
     if reason := _unfit(text, reading.record_size):
         return Problem(found.number, *reason, text[:SAMPLE].encode("utf-8", "replace"))
@@ -58,7 +62,7 @@ def _document(found: Found, part: Part, reading: Reading) -> Document | Problem:
         if isinstance(name, int) and not isinstance(name, bool):
             name = str(name)
         if not isinstance(name, str) or not name:
-            detail = f"field {reading.id_field!r} holds {'nothing' if name in (None, '') else json_type(name)}"
+            detail = f"field {reading.id_field!r} holds {'nothing' if name in (None, '') else _type(name)}"
             return Problem(found.number, "id_type", detail, text[:SAMPLE].encode())
     kept = {field: _plain(found.fields[field]) for field in reading.keep_fields if field in found.fields}
     where = origin(part, found.number, reading.kind)
@@ -78,6 +82,11 @@ def _unfit(text: str, record_size: int) -> tuple[str, str] | None:
     if size > record_size:
         return "too_long", f"the text has {size:,} bytes, limits: record_size allows {record_size:,}"
     return None
+
+
+def _type(value: Any) -> str:
+    """What a field holds, in words: Parquet and data sets have more types than JSON."""
+    return json_type(value) if isinstance(value, (bool, int, float, list, dict)) else type(value).__name__
 
 
 def _plain(value: Any) -> Any:

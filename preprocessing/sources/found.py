@@ -9,7 +9,7 @@ from typing import Any
 PROBLEMS: dict[str, str] = {
     "missing_file": "the file vanished, or may not be opened",
     "empty_file": "the file has no bytes",
-    "damaged_file": "the compressed or structured file is cut or broken; what stands before the damage was read",
+    "damaged_file": "the compressed or structured file is cut or broken; what stands around the damage was read",
     "too_long": "the record is longer than `limits: record_size`",
     "not_utf8": "the bytes are not UTF-8",
     "not_json": "the line is not a JSON object",
@@ -21,12 +21,16 @@ PROBLEMS: dict[str, str] = {
     "duplicate_id": "an earlier record has the same id",
     "broken_pdf": "the PDF cannot be opened",
     "needs_password": "the PDF is encrypted",
+    "broken_field": "a field holds what cannot be read, such as a date outside the calendar",
+    "ocr_failed": "the OCR plug-in failed on a page",
     "needs_ocr": "the PDF is scanned and no OCR is set up, or it found nothing",
 }
 # Records that are no text by nature: counted, not held against the source.
 SKIPPED: dict[str, str] = {
     "not_a_page": "a WARC record that is no web page: requests, metadata, images",
+    "http_status": "a web page that the server did not answer with status 200",
     "no_main_text": "a web page without running text",
+    "page_without_text": "a page of a PDF that shows something and has no text: OCR is not set up, or found none",
 }
 
 

@@ -21,18 +21,32 @@ def read(part: Part, reading: Reading) -> Iterator[Item]:
     rows = open_dataset(part.path, reading.options)
     if hasattr(rows, "num_rows"):
         for at in range(part.start, rows.num_rows if part.end is None else part.end):
-            yield _row(at + 1, lambda at=at: rows[at])
+            yield _row(at + 1, rows, at)
         return
-    shard = rows.shard(num_shards=rows.num_shards, index=part.start)
-    for number, fields in enumerate(shard, start=1):
-        yield Found(number, fields)
-
-
-def _row(number: int, get: Any) -> Item:
+    number = 0
     try:
-        return Found(number, get())
+        for number, fields in enumerate(rows.shard(num_shards=rows.num_shards, index=part.start), start=1):
+            yield Found(number, fields)
+    except Exception as error:  # of pyarrow, pandas, json or the network: the loaders of `datasets` have no common one
+        if isinstance(error, UserError):
+            raise
+        yield Problem(number + 1, "damaged_file", f"{_told(error)}; the shard was read up to here")
+
+
+def _row(number: int, rows: Any, at: int) -> Item:
+    try:
+        return Found(number, rows[at])
     except UnicodeDecodeError as error:
         return Problem(number, "not_utf8", f"byte {error.start} of a field")
+    except (ArithmeticError, ValueError, OSError) as error:
+        return Problem(number, "broken_field", _told(error))
+
+
+def _told(error: Exception) -> str:
+    """The first line of what the innermost error says: `datasets` wraps the telling one in general ones."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def open_dataset(path: str, options: dict[str, Any]) -> Any:

@@ -12,28 +12,38 @@ from pathlib import Path
 import orjson
 
 from preprocessing.jsonl import json_type
-from preprocessing.sources.blocks import blocks
+from preprocessing.sources.blocks import stretches
 from preprocessing.sources.found import Found, Item, Part, Problem, Reading
-from preprocessing.sources.lines import SAMPLE, LongLine, Watched, split_lines
+from preprocessing.sources.lines import SAMPLE, LongLine, split_lines
 
 _BOM = b"\xef\xbb\xbf"
 
 
 def read(part: Part, reading: Reading) -> Iterator[Item]:
     """Yield the records and problems of a part, line by line."""
-    pieces = Watched(blocks(Path(part.path), part.start, part.end))
-    held: bytes | LongLine | None = None  # one line behind: the line that damage cuts is no record
     number = part.first - 1
-    for line in split_lines(pieces, reading.record_size):
-        if held is not None:
+    for stretch in stretches(Path(part.path), part.start, part.end):
+        held: bytes | LongLine | None = None  # one line behind: the line that damage cuts is no record
+        head = stretch.resumed
+        for line in split_lines(stretch, reading.record_size):
+            if held is not None:
+                yield from _line(number, held, reading)
+            number += 1
+            held, head = (None if head and not _is_whole(line) else line), False
+        torn = stretch.damage is not None and stretch.cut
+        if held is not None and not torn:
             yield from _line(number, held, reading)
-        held, number = line, number + 1
-    torn = pieces.damage is not None and pieces.cut
-    if held is not None and not torn:
-        yield from _line(number, held, reading)
-    if pieces.damage is not None:
-        sample = held.sample if isinstance(held, LongLine) else (held or b"")[:SAMPLE]
-        yield Problem(number if torn else number + 1, "damaged_file", pieces.damage, sample if torn else b"")
+        if stretch.damage is not None:
+            sample = held.sample if isinstance(held, LongLine) else (held or b"")[:SAMPLE]
+            yield Problem(number if torn else number + 1, "damaged_file", stretch.damage, sample if torn else b"")
+
+
+def _is_whole(line: bytes | LongLine) -> bool:
+    """Whether the first line behind a damage is a record, and not the rest of one."""
+    try:
+        return isinstance(line, bytes) and isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _line(number: int, line: bytes | LongLine, reading: Reading) -> Iterator[Item]:

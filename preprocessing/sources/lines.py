@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from preprocessing.sources.blocks import DamagedError
-
 SAMPLE = 1 << 12  # bytes of a broken record that quarantine keeps
 
 
@@ -46,23 +44,3 @@ def split_lines(pieces: Iterable[bytes], longest: int) -> Iterator[bytes | LongL
         yield LongLine(*over)
     elif parts:
         yield b"".join(parts)
-
-
-class Watched:
-    """The same pieces; damage ends them and is noted, so that a consumer can finish what it has.
-
-    `damage` is None or says what is broken; `cut` is whether the last line has no end, which damage may have cut off.
-    """
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = pieces
-        self.damage: str | None = None
-        self.cut = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            for piece in self._pieces:
-                self.cut = not piece.endswith(b"\n")
-                yield piece
-        except DamagedError as error:
-            self.damage = f"{error}; the file was read up to here"

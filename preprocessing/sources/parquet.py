@@ -15,31 +15,55 @@ _ROWS = 256
 
 
 def read(part: Part, reading: Reading) -> Iterator[Item]:
-    """Yield the rows of row groups `start` to `end`; a row's number counts from 1 over the whole file."""
+    """Yield the rows of row groups `start` to `end`; a row's number counts from 1 over the whole file.
+
+    A row group that cannot be read to its end is told of, and the next one is read.
+    """
     import pyarrow
     import pyarrow.parquet
 
-    number = part.first - 1
+    first = part.first
     try:
         with pyarrow.parquet.ParquetFile(part.path) as file:
-            groups = range(part.start, file.num_row_groups if part.end is None else part.end)
             names = [name for name in reading.columns if name in file.schema_arrow.names]
-            for batch in file.iter_batches(_ROWS, row_groups=list(groups), columns=names, use_threads=False):
-                for row in range(batch.num_rows):
-                    number += 1
-                    yield _row(number, row, batch, names)
-    except (pyarrow.ArrowException, OSError) as error:
+            for group in range(part.start, file.num_row_groups if part.end is None else part.end):
+                rows = file.metadata.row_group(group).num_rows
+                yield from _group(file, group, first, rows, names)
+                first += rows
+    except (pyarrow.ArrowException, OSError) as error:  # the footer: there are no row groups without it
         if isinstance(error, FileNotFoundError):
             raise
-        detail = str(error).splitlines()[0]
-        yield Problem(number + 1, "damaged_file", f"{detail}; the file was read up to here")
+        yield Problem(first, "damaged_file", f"{_first_line(error)}; the file was read up to here")
+
+
+def _group(file: Any, group: int, first: int, rows: int, names: list[str]) -> Iterator[Item]:
+    import pyarrow
+
+    number = first - 1
+    try:
+        for batch in file.iter_batches(_ROWS, row_groups=[group], columns=names, use_threads=False):
+            for row in range(batch.num_rows):
+                number += 1
+                yield _row(number, row, batch, names)
+    except (pyarrow.ArrowException, OSError) as error:
+        detail = f"{_first_line(error)}; rows {number + 1:,} to {first + rows - 1:,} (row group {group}) are lost"
+        yield Problem(number + 1, "damaged_file", detail)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _row(number: int, row: int, batch: Any, names: list[str]) -> Item:
-    try:
-        return Found(number, {name: batch.column(name)[row].as_py() for name in names})
-    except UnicodeDecodeError as error:
-        return Problem(number, "not_utf8", f"byte {error.start} of the text", bytes(error.object)[:4096])
+    fields: dict[str, Any] = {}
+    for name in names:
+        try:
+            fields[name] = batch.column(name)[row].as_py()
+        except UnicodeDecodeError as error:
+            return Problem(number, "not_utf8", f"field {name!r}, byte {error.start}", bytes(error.object)[:4096])
+        except (ArithmeticError, ValueError) as error:  # dates that Python's calendar does not have
+            return Problem(number, "broken_field", f"field {name!r}: {_first_line(error)}")
+    return Found(number, fields)
 
 
 def row_groups(path: str) -> tuple[list[str], list[tuple[int, int]]]:

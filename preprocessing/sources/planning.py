@@ -61,7 +61,8 @@ def _source_file(name: str, kind: str, path: str, number: int) -> SourceFile:
 def plan_tasks(files: list[SourceFile], reading: Reading, shard_size: int) -> list[list[Part]]:
     """Tasks of one source: consecutive parts of files that together have about `shard_size` bytes as they lie on disk.
 
-    A compressed file, a WARC and a PDF are one part each, however large: they can only be read from their beginning.
+    Small files of any kind share a task, so that a folder of a million PDFs is as many tasks as its bytes ask for. A
+    compressed file, a WARC and a PDF are one part each, however large: they can only be read from their beginning.
     """
     tasks: list[list[Part]] = []
     parts: list[Part] = []

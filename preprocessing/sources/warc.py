@@ -40,6 +40,8 @@ def _page(number: int, record: Any, reading: Reading) -> Item:
     plain = record.rec_type == "conversion" and kind in ("text/plain", "")
     if not plain and (record.rec_type != "response" or kind not in _PAGES):
         return Skipped("not_a_page")
+    if not plain and record.http_headers and record.http_headers.get_statuscode() != "200":
+        return Skipped("http_status")  # an error's page says nothing that its site wanted to say
     data = record.content_stream().read(reading.record_size + 1)
     if len(data) > reading.record_size:
         return Problem(number, "too_long", f"the page has more than {reading.record_size:,} bytes", data[:SAMPLE])

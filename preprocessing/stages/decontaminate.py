@@ -70,11 +70,9 @@ class NgramIndex:
 
     def _read(self, name: str, settings: DecontaminateSettings) -> list[NDArray[np.int64]]:
         items = []
-        for text in _texts(settings.sets[name], settings.fields):
-            item = words(fold(text))
-            if len(item) >= min(settings.shortest, settings.ngram):
-                numbers = (self._ids.setdefault(word, len(self._ids) + 1) for word in item)
-                items.append(np.fromiter(numbers, np.int64, len(item)))
+        for item in _items(name, settings):
+            numbers = (self._ids.setdefault(word, len(self._ids) + 1) for word in item)
+            items.append(np.fromiter(numbers, np.int64, len(item)))
         return items
 
     def find(self, text: list[str]) -> dict[int, tuple[str, int]]:
@@ -110,9 +108,11 @@ class DecontaminateFilter(BaseFilter):
     }
 
     def __init__(self, settings: DecontaminateSettings) -> None:
+        """Raises `UserError` for a set that cannot be read, or that nothing could ever be found of."""
         super().__init__()
         for name, paths in settings.sets.items():
             check_inputs(paths, f"stage decontaminate, set {name!r}")
+            _check_set(name, settings)
         self.settings = settings
 
     @cached_property
@@ -174,13 +174,47 @@ def _rolling(values: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
     return total
 
 
-def _texts(paths: Iterable[Path], fields: tuple[str, ...]) -> Iterator[str]:
+def _items(name: str, settings: DecontaminateSettings) -> Iterator[list[str]]:
+    """The folded words of every text of a set that is long enough to be looked for."""
+    for record in _records(settings.sets[name]):
+        for text in _strings(_wanted(record, settings.fields)):
+            item = words(fold(text))
+            if len(item) >= min(settings.shortest, settings.ngram):
+                yield item
+
+
+def _check_set(name: str, settings: DecontaminateSettings) -> None:
+    """A set without any run would let every document through in silence."""
+    if next(_items(name, settings), None) is not None:
+        for _ in _records(settings.sets[name]):  # each line, before hours of other stages
+            pass
+        return
+    known: dict[str, None] = {}
+    for record in _records(settings.sets[name]):
+        known.update(dict.fromkeys(record))
+    files = ", ".join(map(str, settings.sets[name]))
+    if known and settings.fields and not set(settings.fields) & set(known):
+        raise UserError(
+            f"stage decontaminate, set {name!r}: no record of {files} has the field {' or '.join(settings.fields)}; the fields "
+            f"are {', '.join(list(known)[:12])}: set `fields`"
+        )
+    least = min(settings.shortest, settings.ngram)
+    raise UserError(
+        f"stage decontaminate, set {name!r}: {files} {'has no text of' if known else 'is empty: it has no text of'} at least "
+        f"{least} words, so nothing could be found: give another file, or lower `shortest` and `ngram`"
+    )
+
+
+def _wanted(record: dict[str, object], fields: tuple[str, ...]) -> dict[str, object]:
+    return {key: record[key] for key in fields if key in record} if fields else record
+
+
+def _records(paths: Iterable[Path]) -> Iterator[dict[str, object]]:
     for path in paths:
         for block in read_line_blocks(path, _BLOCK):
             for number, line in enumerate(block.data.split(b"\n"), start=block.first_line):
                 if line.strip():
-                    record = _record(path, number, line)
-                    yield from _strings({key: record[key] for key in fields if key in record} if fields else record)
+                    yield _record(path, number, line)
 
 
 def _record(path: Path, number: int, line: bytes) -> dict[str, object]:

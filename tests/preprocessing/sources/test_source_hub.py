@@ -8,6 +8,7 @@ from source_items import reading
 
 from mecellem.errors import UserError
 from preprocessing.sources.documents import read_part
+from preprocessing.sources.found import Problem
 from preprocessing.sources.hub import parts
 
 OPTIONS = {"config": None, "split": "train", "revision": None}
@@ -54,3 +55,16 @@ def test_a_data_set_that_cannot_be_opened_is_one_sentence(tmp_path):
     datasets.DatasetDict({"test": datasets.Dataset.from_dict({"text": ["a"]})}).save_to_disk(tmp_path / "saved")
     with pytest.raises(UserError, match="saved cannot be opened"):
         parts(str(tmp_path / "saved"), OPTIONS, 1000)
+
+
+@pytest.mark.parametrize("line", ["{broken\n", '{"text": "\udcff"}\n'])
+def test_a_broken_shard_gives_what_stands_before_and_is_told_of(tmp_path, line):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    good = [json.dumps({"text": f"Madde {n}"}) + "\n" for n in range(4)]
+    (folder / "train-0.jsonl").write_text("".join(good))
+    (folder / "train-1.jsonl").write_bytes(("".join(good) + line).encode("utf-8", "surrogateescape"))
+    found = documents(folder, parts(str(folder), OPTIONS, 10**6))
+    problems = [item for item in found if isinstance(item, Problem)]
+    assert [item.reason for item in problems] == ["damaged_file"] and "the shard was read up to here" in problems[0].detail
+    assert [item.text for item in found if not isinstance(item, Problem)][:4] == [f"Madde {n}" for n in range(4)]

@@ -1,7 +1,10 @@
 import io
 import json
 import os
+import shutil
 import stat
+import subprocess
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -164,7 +167,8 @@ def pdf(tmp_path):
 
 
 def test_pdf_gives_the_text_layer_and_scanned_pages_to_the_plug_in(pdf, tmp_path, monkeypatch):
-    [document] = items(pdf, "pdf", keep_fields=("pages_without_text",))
+    skipped, document = items(pdf, "pdf", keep_fields=("pages_without_text",))
+    assert skipped == Skipped("page_without_text")
     assert document.text == "İşçi alacağı davasında ödeme güçlüğü"
     assert document.metadata["pages_without_text"] == [2]
     assert document.metadata["origin"] == str(pdf)
@@ -182,13 +186,60 @@ def test_tesseract_is_called_with_the_page_as_png(pdf, tmp_path, monkeypatch):
     from preprocessing.sources.pdf import ocr_function
 
     program = tmp_path / "tesseract"
-    program.write_text('#!/bin/sh\nhead -c 4 | tail -c 3\necho " $@"\n')
+    program.write_text(
+        '#!/bin/sh\nif [ "$1" = --list-langs ]; then printf "List:\\ntur\\neng\\n"; exit; fi\n'
+        'head -c 4 | tail -c 3\necho " $@ $OMP_THREAD_LIMIT"\n'
+    )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     ocr_function.cache_clear()
     [document] = items(pdf, "pdf", options={"ocr": "tesseract", "languages": "tur+eng"})
+    assert document.text.endswith("PNG stdin stdout -l tur+eng 1")
+    with pytest.raises(UserError, match=r"has no data of deu \(it has tur, eng\): install it, such as by apt-get install"):
+        ocr_function("tesseract", "tur+deu")
     ocr_function.cache_clear()
-    assert document.text.endswith("PNG stdin stdout -l tur+eng")
+
+
+SCANNED = """Davacı vekili, müvekkilinin taşınmazının bir bölümünün davalı
+tarafından haksız olarak kullanıldığını ileri sürmüştür.
+Mahkemece, toplanan deliller ve alınan bilirkişi raporu ile
+birlikte değerlendirilerek davanın kabulüne karar verilmiştir."""
+
+
+def has_turkish_tesseract():
+    program = shutil.which("tesseract")
+    if program is None:
+        return False
+    listed = subprocess.run([program, "--list-langs"], capture_output=True, text=True, timeout=60, check=False)
+    return {"tur", "osd"} <= set(listed.stdout.split())
+
+
+def test_tesseract_itself_reads_turkish_scans_also_on_their_side(tmp_path):
+    if not has_turkish_tesseract():
+        sentence = "Tesseract with tur and osd is not installed: `apt-get install tesseract-ocr tesseract-ocr-tur`"
+        assert "tesseract" not in os.environ.get("MECELLEM_REQUIRE", ""), sentence
+        pytest.skip(sentence)
+    import matplotlib as mpl
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSerif.ttf"), 34)
+    page = Image.new("L", (1400, 500), 255)
+    ImageDraw.Draw(page).multiline_text((80, 80), SCANNED, font=font, fill=20, spacing=18)
+    white, turned = Image.new("L", page.size, 255), page.rotate(90, expand=True, fillcolor=255)
+    page.save(tmp_path / "scan.pdf", resolution=200, save_all=True, append_images=[white, turned])
+    skipped, document = items(tmp_path / "scan.pdf", "pdf", options={"ocr": "tesseract"}, keep_fields=("pages_without_text",))
+    assert skipped == Skipped("page_without_text")
+    assert document.text == f"{SCANNED}\n\n{SCANNED}"
+    assert document.metadata["pages_without_text"] == [2]
+
+
+def test_small_files_of_any_kind_share_a_task(tmp_path):
+    for number in range(9):
+        for kind in ("pdf", "warc", "jsonl.gz"):
+            (tmp_path / f"{number}.{kind}").write_bytes(b"x" * 100)
+    for kind, ending in (("pdf", "pdf"), ("warc", "warc"), ("jsonl", "jsonl.gz")):
+        tasks, _ = planned(tmp_path / f"*.{ending}", kind, 400)
+        assert [len(task) for task in tasks] == [4, 4, 1]
 
 
 def test_pdfs_without_text_or_that_are_none_are_told_of(pdf, tmp_path):
@@ -217,6 +268,6 @@ def test_every_reason_has_its_sentence():
 
     used = set()
     for path in Path(preprocessing.sources.__path__[0]).glob("*.py"):
-        used |= set(re.findall(r'Problem\([^"]*?"(\w+)"', path.read_text()))
+        used |= set(re.findall(r'Problem\([^")]*?"(\w+)"', path.read_text()))
     assert used <= set(PROBLEMS), used - set(PROBLEMS)
     assert {"damaged_file", "not_json", "too_long"} <= used

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mecellem.errors import UserError
-from preprocessing.stages.decontaminate import DecontaminateFilter, DecontaminateSettings
+from preprocessing.stages.decontaminate import DecontaminateFilter, DecontaminateSettings, NgramIndex
 from preprocessing.turkish import upper
 
 ITEM = (
@@ -23,7 +23,9 @@ def sets(tmp_path):
         "\n".join(json.dumps(record, ensure_ascii=False) for record in ({"query": ITEM}, {"choices": ["x", {"text": SHORT}]})),
         "utf-8",
     )
-    (tmp_path / "b.jsonl").write_text(json.dumps({"id": OTHER, "text": "kısa"}) + "\n\n", "utf-8")
+    (tmp_path / "b.jsonl").write_text(
+        json.dumps({"id": OTHER, "text": "kısa olsa da sekiz sözcükten fazlasını bir arada tutan satır"}) + "\n\n", "utf-8"
+    )
     return {"hukuk": (tmp_path / "a.jsonl",), "genel": (tmp_path / "b.jsonl",)}
 
 
@@ -86,7 +88,7 @@ def test_hits_are_those_of_a_search_word_by_word(tmp_path_factory, items, text, 
             runs |= {tuple(item[start : start + length]) for start in range(len(item) - length + 1)}
     expected = {start for run in runs for start in range(len(text)) if run == tuple(text[start : start + len(run)])}
     settings = DecontaminateSettings(sets={"a": (path,)}, ngram=ngram, shortest=shortest)
-    assert set(DecontaminateFilter(settings).index.find(text)) == expected
+    assert set(NgramIndex(settings).find(text)) == expected
 
 
 def test_a_set_that_cannot_be_read_is_named_before_any_work(tmp_path, sets):
@@ -100,7 +102,19 @@ def test_a_set_that_cannot_be_read_is_named_before_any_work(tmp_path, sets):
         decontaminate("x", {"bad": (tmp_path / "bad.jsonl",)})
 
 
-def test_sets_with_nothing_long_enough_and_empty_documents(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"a": "iki sözcük"}\n')
-    assert decontaminate("iki sözcük", {"a": (tmp_path / "a.jsonl",)})[0] is True
-    assert decontaminate("", {"a": (tmp_path / "a.jsonl",)})[0] is True
+@pytest.mark.parametrize(
+    ("content", "settings", "sentence"),
+    [
+        ('{"a": "iki sözcük"}\n', {}, "has no text of at least 8 words, so nothing could be found"),
+        ("\n", {}, "is empty: it has no text"),
+        (json.dumps({"soru": ITEM}), {"fields": ("question",)}, "has the field question; the fields are soru: set `fields`"),
+    ],
+)
+def test_a_set_that_nothing_could_be_found_of_is_refused(tmp_path, content, settings, sentence):
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        decontaminate("x", {"a": (tmp_path / "a.jsonl",)}, **settings)
+
+
+def test_empty_documents(sets):
+    assert decontaminate("", sets)[0] is True
