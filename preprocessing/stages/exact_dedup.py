@@ -1,4 +1,4 @@
-"""Exact duplicates: of documents with the same text, up to white space and case, the first of the input stays.
+"""Exact duplicates: of documents with the same text, up to what `turkish.fold` and white space hide, the first stays.
 
 datatrove's exact deduplication in three phases: every shard's sorted hashes, in a fixed number of ranges of hash values;
 the repeated ones of each range, by merging all shards' hashes; the filter. Hashes have 64 bits: among a billion
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from datatrove.data import DocumentsPipeline
 
 MOST_SHARDS = 65_000  # a document's priority, which says how early its shard is, has 16 bits in datatrove's files
-REASONS: dict[str, str] = {"exact_duplicate": "the same text, up to white space and case, stands in an earlier document"}
+REASONS: dict[str, str] = {
+    "exact_duplicate": "the same text stands in an earlier document, up to white space, case, circumflexes and apostrophes"
+}
 _RANGES = 16  # of hash values: so many tasks look for repeated ones; a constant, or files would grow as shards x ranges
 
 
@@ -41,7 +43,8 @@ class ExactDedupSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     normalize: bool = Field(
-        default=True, description="white space and (Turkish) case make no difference: as in FineWeb's C4 rules"
+        default=True,
+        description="white space, (Turkish) case, circumflexes (kâr, kar) and kinds of apostrophe make no difference",
     )
 
 
@@ -65,7 +68,7 @@ def plain_text(document: Document) -> bytes:
 
 
 def normalized_text(document: Document) -> bytes:
-    """The text with single spaces and folded case."""
+    """The text with single spaces, folded: what tells two spellings of one text apart is gone."""
     return fold(" ".join(document.text.split())).encode()
 
 

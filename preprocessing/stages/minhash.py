@@ -11,6 +11,7 @@ by one task in memory, some 300 bytes for every document that has a near duplica
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,6 +67,24 @@ class TurkishSignature(MinhashDedupSignature):
         yield from ()
 
 
+class Clusters(MinhashDedupCluster):
+    """datatrove's clusters with their sizes; a shard that loses nothing has its files too, or its sizes would not be read."""
+
+    def __init__(self, pairs: str, out: Path, shards: int, config: MinhashConfig) -> None:
+        super().__init__(pairs, str(out), config, save_cluster_size=True, lines_to_buffer=_BUFFER)
+        self.out = out
+        self.shards = shards
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Write which documents of each shard go, and the sizes of clusters; yields nothing."""
+        super().run(data, rank, world_size)
+        self.out.mkdir(parents=True, exist_ok=True)
+        for shard in range(self.shards):
+            for ending in ("remove", "sizes"):
+                (self.out / f"{shard:06d}.{ending}").touch()
+        yield from ()
+
+
 def phases(settings: MinhashSettings, folders: StageFolders) -> list[Phase]:
     """Signatures, pairs, clusters, filter."""
     config = MinhashConfig(
@@ -74,12 +93,12 @@ def phases(settings: MinhashSettings, folders: StageFolders) -> list[Phase]:
         hashes_per_bucket=settings.hashes_per_band,
         seed=settings.seed,
     )
-    signatures, pairs, removed = (str(folders.work / name) for name in ("signatures", "pairs", "removed"))
+    signatures, pairs = (str(folders.work / name) for name in ("signatures", "pairs"))
+    removed = folders.work / "removed"
     find = MinhashDedupBuckets(signatures, pairs, config=config, lines_to_buffer=_BUFFER)
-    cluster = MinhashDedupCluster(pairs, removed, config=config, lines_to_buffer=_BUFFER)
     return [
         reading(folders, "signatures", TurkishSignature(signatures, config)),
         Phase("pairs", settings.bands, [find]),
-        Phase("clusters", 1, [cluster]),
-        keeping(folders, MinhashDedupFilter(removed), reason="near_duplicate"),
+        Phase("clusters", 1, [Clusters(pairs, removed, folders.tasks, config)]),
+        keeping(folders, MinhashDedupFilter(str(removed), load_cluster_sizes=True), reason="near_duplicate"),
     ]

@@ -1,5 +1,6 @@
 """The three searches for duplicates, through whole runs of several shards."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mecellem.errors import UserError
 from preprocessing.pipeline.ledger import read_ledger
 from preprocessing.pipeline.run import run
 from preprocessing.stages.minhash import MinhashConfig, TurkishSignature
-from preprocessing.stages.semantic_dedup import SemanticDedupSettings, close_documents, encoder
+from preprocessing.stages.semantic_dedup import SemanticDedupSettings, encoder
 from preprocessing.turkish import upper
 
 
@@ -61,38 +62,54 @@ def test_shingles_fold_turkish_case_and_are_hashed_once(tmp_path):
     assert signature.get_shingles("tek").shape == (0, 1)
 
 
-def test_semantic_duplicates_go_within_a_group_of_shards_only(tmp_path):
+def test_semantic_duplicates_go_wherever_in_the_corpus_they_are(tmp_path):
     legal = "Mahkeme davanın kabulüne ve tazminatın davalıdan tahsiline karar verdi."
     again = "Davanın kabulüne, tazminatın davalıdan tahsiline mahkeme karar verdi."
     cooking = "Soğanlar pembeleşince kıyma eklenir ve kısık ateşte on dakika kavrulur."
-    texts = [legal, cooking, again]
-    stays, ledger = kept(tmp_path, texts, {"semantic_dedup": {"group_shards": 8}}, shard_size=10)
-    assert stays == [legal, cooking]
+    texts = [legal, *[cooking] * 12, again, "1"]
+    stays, ledger = kept(tmp_path, texts, {"semantic_dedup": {}}, shard_size=10)
+    assert stays == [legal, cooking, "1"]
+    assert ledger.dropped["semantic_duplicate"].documents == 12
+    [examples] = read_ledger(tmp_path / "out" / "stages" / "01_semantic_dedup" / "ledger.json").examples.values()
+    assert all(0.75 <= example.measures["similarity"] <= 1 for example in examples)
+
+
+def test_a_sentence_transformers_folder_is_a_model(tmp_path, bert_folder):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+
+    words = Transformer(str(bert_folder))
+    SentenceTransformer(modules=[words, Pooling(words.get_word_embedding_dimension())]).save(str(tmp_path / "model"))
+    texts = [*map(sentences, range(8)), sentences(3)]
+    stays, ledger = kept(tmp_path, texts, {"semantic_dedup": {"model": str(tmp_path / "model"), "threshold": 1 - 1e-6}}, 10)
+    assert stays == texts[:8]
     assert ledger.dropped["semantic_duplicate"].documents == 1
-    (tmp_path / "alone").mkdir()
-    stays, _ = kept(tmp_path / "alone", texts, {"semantic_dedup": {"group_shards": 1}}, shard_size=10)
-    assert stays == texts
+    encoder.cache_clear()
+    vectors = encoder(str(tmp_path / "model"))(texts)
+    assert vectors.shape == (9, 32)
+    assert vectors == pytest.approx(SentenceTransformer(str(tmp_path / "model")).encode(texts), abs=1e-6)
+    encoder.cache_clear()
 
 
-def test_close_documents_go_only_with_one_that_stays_and_not_by_a_chain():
-    angles = np.array([0.0, 0.5, 1.0, 3.0, 0.1])  # cosines: 0-1 0.88, 1-2 0.88, 0-2 0.54
-    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    found = close_documents(vectors, 0.75)
-    assert sorted(found) == [1, 4]
-    assert found[1] == pytest.approx(np.cos(0.5), abs=1e-3)
+@pytest.fixture
+def bert_folder(tmp_path):
+    """A BERT of random weights with a vocabulary of its own, as `save_pretrained` leaves it."""
+    import torch
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-
-def test_close_documents_are_the_same_whenever_they_are_searched_for():
-    vectors = np.random.default_rng(5).normal(size=(3000, 16)).astype(np.float32)
-    first = close_documents(vectors, 0.8)
-    assert first and all(close_documents(vectors, 0.8) == first for _ in range(3))
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    stays = np.array([row for row in range(len(vectors)) if row not in first])
-    similar = unit[stays] @ unit[stays].T - 2 * np.eye(len(stays))
-    # the index is approximate: hardly any pair that is too close is left
-    assert (similar.max(axis=1) >= 0.8).mean() < 0.01
-    for row in first:
-        assert (unit[stays[stays < row]] @ unit[row]).max() >= 0.8 - 1e-6
+    found = sorted({word for number in range(8) for word in re.findall(r"\w+|[^\w\s]", sentences(number))})
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *found]
+    tokenizer = Tokenizer(WordLevel({name: number for number, name in enumerate(names)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(names), max_position_embeddings=128, **sizes)
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
 
 
 def test_a_model2vec_folder_is_a_model_and_another_folder_is_not(tmp_path):
