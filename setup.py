@@ -30,6 +30,7 @@ PREPROCESS = [
     "pypdfium2>=5,<6",
     "regex",  # datatrove.utils.text needs it and leaves it to an extra
     "semhash==0.5.0",
+    "threadpoolctl>=3.5",  # vectors are summed by one thread, or their last bits would depend on the machine's cores
     "trafilatura==2.3.1",
     "warcio>=1.7",
     "xxhash>=3.4,<4",  # datatrove's own bound

@@ -112,10 +112,13 @@ def atomic_write(path: Path | str, mode: str = "w", look_for_leftovers: bool = T
     """Open a temporary file that becomes `path` when the block ends well and vanishes when it does not.
 
     `mode` is "w" (UTF-8 text) or "wb". What a killed writer of the same `path` left is removed first; that reads the folder,
-    so who writes thousands of files into one does it once for all. Raises `UserError` when the disk is full.
+    so who writes thousands of files into one does it once for all. Raises `UserError` when the disk is full, and where
+    `path` is a folder.
     """
     assert mode in ("w", "wb"), mode
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder and a file is to be written: name the file")
     with disk_full_is_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if look_for_leftovers:

@@ -25,7 +25,9 @@ REAL = re.compile(
 WANTED = {
     "list_type": "must be a list, one `- ` a line",
     "tuple_type": "must be a list, one `- ` a line",
+    "dict_type": "must be a mapping of `key: value`",
     "model_type": "must be a mapping of `key: value`",
+    "model_attributes_type": "must be a mapping of `key: value`",
     "float_parsing": "must be a number",
     "float_type": "must be a number",
     "int_parsing": "must be a whole number",
@@ -153,8 +155,10 @@ def refusal(
         return UserError(f"{where}: `{what}`: {first['msg'].removeprefix('Value error, ')}")
     if kind == "literal_error":
         return UserError(f"{where}: `{what}` is {given!r}: it must be {context['expected']}")
+    if kind == "string_pattern_mismatch":
+        return UserError(f"{where}: `{what}` is {given!r}: it must match {context['pattern']}")
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"):
         limit = first["msg"].removeprefix("Input should be ")
         return UserError(f"{where}: `{what}` is {given}: it must be {limit}")
-    wanted = WANTED.get(kind, first["msg"])
+    wanted = WANTED.get(kind) or first["msg"].replace("Input should", "should", 1).replace("should", "must", 1)
     return UserError(f"{where}: `{what}` is {given!r}: it {wanted}")

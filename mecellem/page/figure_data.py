@@ -67,8 +67,9 @@ class _Names:
         from matplotlib.ticker import FixedLocator
 
         named = isinstance(axis.get_major_locator(), FixedLocator | StrCategoryLocator)
-        names = [label.get_text() for label in axis.get_ticklabels()] if named else []
-        self.names = {float(place): name for place, name in zip(axis.get_majorticklocs(), names, strict=False) if name}
+        places = [float(place) for place in axis.get_majorticklocs()]
+        names = axis.get_major_formatter().format_ticks(places) if named else []  # also where a neighbour shows them
+        self.names = {place: name for place, name in zip(places, names, strict=False) if name}
 
     def __call__(self, value: Any) -> str:
         value = float(value)

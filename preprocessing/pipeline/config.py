@@ -11,13 +11,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from mecellem.errors import UserError
-from mecellem.yaml_file import Place, line_of, parse_yaml, read_text, refusal
+from mecellem.yaml_file import Place, line_of, named, parse_yaml, read_text, refusal
 from preprocessing.jsonl import UNKNOWN_LICENCE
+from preprocessing.pipeline.layout import OWN_TO_STAGE
 from preprocessing.pipeline.registry import STAGES
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|)", re.IGNORECASE | re.ASCII)
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+_OF_STAGES = ("language", "language_probability", "contaminated_by", *OWN_TO_STAGE)  # what stages say of a document
 FILE_KINDS = ("jsonl", "parquet", "text", "warc", "pdf")
 
 
@@ -40,12 +42,15 @@ class Limits(_Strict):
     """How much may be wrong with the input before the run stops.
 
     `share` and `count` are of one source's records, `missing_files` is a number of files that vanished or could not be
-    opened. A record longer than `record_size` is not read, so that memory stays bounded.
+    opened, `damaged_files` one of places where a compressed or structured file is cut or broken: one such place may be any
+    number of records, so a share of them says nothing. A record longer than `record_size` is not read, so that memory
+    stays bounded.
     """
 
     share: float = Field(default=0.01, ge=0, le=1)
     count: int = Field(default=100_000, ge=0)
     missing_files: int = Field(default=0, ge=0)
+    damaged_files: int = Field(default=0, ge=0)
     record_size: Size = 32 * 2**20
 
 
@@ -86,7 +91,7 @@ class Source(_Strict):
     id_field: str | None = None
     keep_fields: list[str] = []
     licence: str = UNKNOWN_LICENCE
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     limits: Limits | None = None
     text: TextOptions = TextOptions()
     hub: HubOptions = HubOptions()
@@ -98,8 +103,10 @@ class Source(_Strict):
             if options in self.model_fields_set and options != self.kind:
                 raise _at(options, f"these are options of kind: {options}, this source is of kind: {self.kind}")
         for field in self.keep_fields:
-            if field in ("id", "text", "source", "licence", "origin", "measures"):
+            if field in ("id", "text", "source", "licence", "origin"):
                 raise _at("keep_fields", f"{field!r} is written for every document: leave it out")
+            if field in _OF_STAGES:
+                raise _at("keep_fields", f"a stage writes {field!r}: give the records' own another name, or leave it out")
         if self.kind == "hub" and len(self.paths) != 1:
             raise _at("paths", "one data set a source: give one hub id or folder")
         return self
@@ -119,12 +126,19 @@ class Tokenize(_Strict):
 
 
 class CorpusFile(_Strict):
-    """The YAML file."""
+    """The YAML file.
+
+    `keep_shards: last` frees the shards of a stage as soon as the stage after it is complete, so that a run needs room for
+    two stages' documents and not for those of all. The default keeps them: then other settings of a stage redo that stage
+    and those after it, and not everything from the sources on. Either may be set at any time, also between two runs: what
+    is no longer needed under `last` is freed when the next run starts. Stopped runs go on under both.
+    """
 
     out: str
     sources: list[Source] = Field(min_length=1)
     stages: list[dict[str, Any]] = []
     shard_size: Size = 256 * 10**6
+    keep_shards: Literal["all", "last"] = "all"
     limits: Limits = Limits()
     tokenize: Tokenize | None = None
 
@@ -161,8 +175,16 @@ class Corpus(BaseModel):
         return Path(self.file.out)
 
     def limits_of(self, source: str) -> Limits:
-        """The limits of one source: its own, or those of the file."""
-        return next((item.limits for item in self.file.sources if item.name == source), None) or self.file.limits
+        """The limits of one source: those of the file, but for what it sets itself."""
+        own = next((item.limits for item in self.file.sources if item.name == source), None)
+        set_here = {name: getattr(own, name) for name in own.model_fields_set} if own else {}
+        return self.file.limits.model_copy(update=set_here)
+
+
+def place_of(corpus: Corpus, *place: str | int) -> str:
+    """Where the YAML file says something, for sentences: "`tokenize.eod` in corpus.yaml, line 9"."""
+    content, lines = parse_yaml(read_text(corpus.path, of="a corpus"), corpus.path, needs="`out:` and `sources:`")
+    return f"`{named(place, content)}` in {corpus.path}, line {line_of(place, lines)}"
 
 
 def _at(key: str, message: str) -> PydanticCustomError:
@@ -231,5 +253,7 @@ def _inside(error: ValidationError, place: Place) -> ValidationError:
         context = finding.get("ctx", {})
         if kind == "value_error":
             kind = PydanticCustomError("said", "{message}", {"message": str(context.get("error", finding["msg"]))})
+        elif kind == "path_type":  # pydantic cannot make this one again
+            kind = "string_type"
         details.append({"type": kind, "loc": (*place, *finding["loc"]), "input": finding["input"], "ctx": context})
     return ValidationError.from_exception_data(error.title, details)

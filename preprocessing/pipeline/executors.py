@@ -23,6 +23,7 @@ from mecellem.files import disk_full_cause, disk_full_error
 from preprocessing.pipeline.phases import Phase
 
 LONGEST_ARRAY = 1000  # tasks in one Slurm array; clusters' MaxArraySize is 1,001 unless their administrators raised it
+_MANY_FILES = "ulimit -n $(ulimit -Hn)"  # searches for duplicates open files of every shard at once
 _AHEAD = 4  # tasks handed to the pool beyond those that run: the pool copies each task's pipeline
 
 
@@ -112,7 +113,7 @@ def _start_worker(console: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    # datatrove's searches for duplicates open a file of every shard at once
+    # as _MANY_FILES does for a job of Slurm's
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     parent = multiprocessing.parent_process()
@@ -135,6 +136,7 @@ class SlurmExecutor(SlurmPipelineExecutor):
     def __init__(
         self, phase: Phase, logs: Path, name: str, site: dict[str, str], depends: SlurmExecutor | None, workers: int
     ) -> None:
+        environment = site.get("ENV_COMMAND") or f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
         super().__init__(
             phase.pipeline,
             tasks=phase.tasks,
@@ -145,7 +147,7 @@ class SlurmExecutor(SlurmPipelineExecutor):
             qos=site.get("QOS", ""),
             workers=workers,
             job_name=name,
-            env_command=site.get("ENV_COMMAND") or f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
+            env_command=f"{_MANY_FILES}; {environment}",
             sbatch_args={"account": site["ACCOUNT"]} if site.get("ACCOUNT") else {},
             max_array_size=LONGEST_ARRAY,
             tasks_per_job=math.ceil(phase.tasks / LONGEST_ARRAY),

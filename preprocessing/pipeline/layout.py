@@ -1,6 +1,5 @@
 """Where a run keeps what: one folder a stage, one file a task, every file whole or absent.
 
-OUT/plan.json                       what the tasks were planned from
 OUT/stages/00_read/tasks/00000.json     which parts of which files task 0 reads
 OUT/stages/03_quality/
     begun.json                      digest of settings, input and code under which the work below was done
@@ -10,6 +9,8 @@ OUT/stages/03_quality/
     work/                           indexes of a stage that needs all documents
     logs/PHASE/                     datatrove's logs, statistics and marks of completed tasks
     ledger.json, done.json          the sum of the ledgers; the stage is complete
+OUT/tokens/NAME.bin, .idx, .manifest.json   the corpus, by source and licence
+OUT/tokens/NAME.provenance.jsonl.zst        the stages, and the raw files behind every range of documents
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from mecellem.errors import UserError
 from mecellem.files import atomic_write
 
 SHARD_SUFFIX = ".jsonl.zst"
+
+# metadata of one stage, counted in its ledger and not written to its shards
+OWN_TO_STAGE = ("measures", "filter_reason", "duplicate_count", "minhash_cluster_size")
 
 
 @dataclass(frozen=True, slots=True)

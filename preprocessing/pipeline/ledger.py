@@ -46,6 +46,7 @@ class SourceLedger(_Model):
     """What happened to one source's documents.
 
     `lengths_*` count documents by the number of bits of their length in characters, so 10 is 512 to 1,023 characters.
+    `languages` and `languages_dropped` count what stayed and what went, where the stage language has named it.
     `quarantined` are records that could not be read, `skipped` those that are no text by nature (a WARC's images).
     """
 
@@ -57,6 +58,7 @@ class SourceLedger(_Model):
     lengths_entered: dict[int, int] = {}
     lengths_kept: dict[int, int] = {}
     languages: dict[str, int] = {}
+    languages_dropped: dict[str, int] = {}
 
     def add(self, other: SourceLedger) -> None:
         """Add what happened in another task."""
@@ -64,7 +66,7 @@ class SourceLedger(_Model):
         self.kept.add(other.kept)
         for reason, tally in other.dropped.items():
             self.dropped.setdefault(reason, Tally()).add(tally)
-        for name in ("quarantined", "skipped", "lengths_entered", "lengths_kept", "languages"):
+        for name in ("quarantined", "skipped", "lengths_entered", "lengths_kept", "languages", "languages_dropped"):
             _add_counts(getattr(self, name), getattr(other, name))
 
 
@@ -89,7 +91,8 @@ class Location(_Model):
 class TaskLedger(_Model):
     """What happened in one task, or in all tasks of a stage after `add`.
 
-    `examples` and `locations` are by reason; `changed` counts what a stage changed in documents. `measures` are
+    `examples` and `locations` are by reason; `changed` counts what a stage changed in documents; `alike` the groups of
+    documents of which a stage that looks for duplicates kept one, by the size of the group. `measures` are
     histograms of what a stage measured, by the measure's name, then "kept" or "dropped", then the value rounded to two
     significant digits.
     """
@@ -98,6 +101,7 @@ class TaskLedger(_Model):
     examples: dict[str, list[Example]] = {}
     locations: dict[str, list[Location]] = {}
     changed: dict[str, int] = {}
+    alike: dict[int, int] = {}
     measures: dict[str, dict[str, dict[str, int]]] = {}
 
     def add(self, other: TaskLedger) -> None:
@@ -109,6 +113,7 @@ class TaskLedger(_Model):
         for reason, locations in other.locations.items():
             self.locations[reason] = [*self.locations.get(reason, []), *locations][:LOCATIONS]
         _add_counts(self.changed, other.changed)
+        _add_counts(self.alike, other.alike)
         for name, groups in other.measures.items():
             for group, counts in groups.items():
                 _add_counts(self.measures.setdefault(name, {}).setdefault(group, {}), counts)
@@ -157,9 +162,9 @@ class Recorder:
         source, words = self._source(document), self._words(document)
         source.kept.count(len(document.text), words)
         _add_counts(source.lengths_kept, {len(document.text).bit_length(): 1})
-        language = document.metadata.get("language")
-        if isinstance(language, str):
-            _add_counts(source.languages, {language: 1})
+        _add_counts(source.languages, _language(document))
+        if (alike := _alike(document)) > 1:
+            _add_counts(self.ledger.alike, {alike: 1})
         self._measure("kept", document)
 
     def take_back(self, document: Document) -> None:
@@ -173,14 +178,17 @@ class Recorder:
 
     def drop(self, document: Document, reason: str) -> None:
         """A document ends here, for `reason`."""
-        self._source(document).dropped.setdefault(reason, Tally()).count(len(document.text), self._words(document))
+        source = self._source(document)
+        source.dropped.setdefault(reason, Tally()).count(len(document.text), self._words(document))
+        _add_counts(source.languages_dropped, _language(document))
         examples = self.ledger.examples.setdefault(reason, [])
+        alike = _alike(document)
         examples.append(
             Example(
                 id=document.id,
                 origin=document.metadata["origin"],
                 text=document.text[:EXAMPLE_CHARACTERS],
-                measures=_finite(document.metadata.get("measures", {})),
+                measures=_finite(document.metadata.get("measures", {}) | ({"documents alike": alike} if alike > 1 else {})),
             )
         )
         if len(examples) > EXAMPLES:
@@ -216,6 +224,17 @@ class Recorder:
     def _measure(self, group: str, document: Document) -> None:
         for name, value in _finite(document.metadata.get("measures", {})).items():
             _add_counts(self.ledger.measures.setdefault(name, {}).setdefault(group, {}), {f"{value:.2g}": 1})
+
+
+def _alike(document: Document) -> int:
+    """How many documents are one, as far as datatrove's filters tell: exact ones of the one that stays, MinHash's of all."""
+    copies = document.metadata.get("duplicate_count", 0)  # without itself
+    return max(copies + 1, document.metadata.get("minhash_cluster_size", 1))
+
+
+def _language(document: Document) -> dict[str, int]:
+    language = document.metadata.get("language")
+    return {language: 1} if isinstance(language, str) else {}
 
 
 def _finite(measures: dict[str, Any]) -> dict[str, float]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mecellem.page import csv_uri
 from mecellem.page.figure_data import figure_csv
+from mecellem.page.svg import figure_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,13 +43,7 @@ def _figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
 
 def _drawn(figure: Figure) -> dict[str, str]:
     """What the page's macro `drawing` takes: the figure as SVG, and its data."""
-    import matplotlib as mpl
-
-    data = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mecellem", "font.family": "sans-serif"}):
-        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = data.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = figure_svg(figure, transparent=True)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return {"svg": svg, "csv": csv_uri(figure_csv(figure))}
@@ -61,14 +55,17 @@ def _label(ax: Axes, x: str = "", y: str = "", title: str = "") -> None:
     ax.set_title(title, color=_TEXT, fontsize=10.5, loc="left", pad=9)
 
 
-def _beside(ax: Axes, value: float, row: int, text: str) -> None:
+def _beside(ax: Axes, value: float, row: float, text: str) -> None:
     """Write behind the end of a horizontal bar."""
     place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
     ax.annotate(text, (value, row), fontsize=8.5, color=_TEXT, **place)  # type: ignore[arg-type]
 
 
-def _legend(ax: Axes, **options: Any) -> None:
-    ax.legend(frameon=False, fontsize=9, labelcolor=_TEXT, **options)
+def _legend(figure: Figure, ax: Axes) -> None:
+    """Below everything, where it hides nothing."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.set_figheight(figure.get_figheight() + 0.3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9, labelcolor=_TEXT)
 
 
 def short(number: float) -> str:
@@ -79,24 +76,25 @@ def short(number: float) -> str:
     return f"{number:g}"
 
 
-def funnel(stages: Sequence[str], documents: dict[str, list[int]], words: dict[str, list[int]]) -> dict[str, str]:
-    """What is left after each stage, stacked by source: documents beside words. Lists are as long as `stages`."""
+def funnel(stages: Sequence[str], documents: dict[str, list[int]], amounts: dict[str, list[int]], unit: str) -> dict[str, str]:
+    """What is left after each stage, stacked by source: documents beside `amounts` in words or tokens, lists of `stages`."""
     figure, axes = _figure(0.9 + 0.34 * len(stages), 2)
-    for ax, counts, unit in ((axes[0], documents, "documents"), (axes[1], words, "words")):
+    for ax, counts, what in ((axes[0], documents, "documents"), (axes[1], amounts, unit)):
         left = [0] * len(stages)
         for number, (name, values) in enumerate(_fewer(counts).items()):
             ax.barh(range(len(stages)), values, left=left, color=_MARKS[number], height=0.66, label=name)
             left = [before + value for before, value in zip(left, values, strict=True)]
         for row, value in enumerate(left):
             _beside(ax, value, row, short(value))
-        ax.set_yticks(range(len(stages)), stages if unit == "documents" else [""] * len(stages))
+        ax.set_yticks(range(len(stages)), stages)
+        ax.tick_params(labelleft=what == "documents")
         ax.invert_yaxis()
         ax.set_xlim(0, max([*left, 1]) * 1.16)
         ax.xaxis.set_major_formatter(lambda value, _: short(value))
         ax.grid(False, axis="y")
-        _label(ax, title=f"{unit} left")
+        _label(ax, title=f"{what} left")
     if len(documents) > 1:
-        _legend(axes[1], loc="lower right")
+        _legend(figure, axes[1])
     return _drawn(figure)
 
 
@@ -119,7 +117,7 @@ def lengths(before: Counts, after: Counts) -> dict[str, str]:
     ax.yaxis.set_major_formatter(lambda value, _: short(value))
     ax.grid(False, axis="x")
     _label(ax, "characters, at least", "documents")
-    _legend(ax)
+    _legend(figure, ax)
     return _drawn(figure)
 
 
@@ -138,6 +136,41 @@ def bars(counts: Sequence[tuple[str, int]], unit: str) -> dict[str, str]:
     return _drawn(figure)
 
 
+def two_bars(before: dict[str, int], after: dict[str, int], unit: str) -> dict[str, str]:
+    """Counts by name, as they came in and as they stayed; names in the order of `before`."""
+    figure, [ax] = _figure(0.9 + 0.4 * len(before))
+    for shift, counts, mark, name in ((-0.2, before, _MARKS[1], "read"), (0.2, after, _MARKS[0], "kept")):
+        values = [counts.get(key, 0) for key in before]
+        ax.barh([row + shift for row in range(len(before))], values, color=mark, height=0.36, label=name)
+        for row, value in enumerate(values):
+            _beside(ax, value, row + shift, f"{value:,}")
+    ax.set_yticks(range(len(before)), list(before))
+    ax.invert_yaxis()
+    ax.set_xlim(0, max([*before.values(), 1]) * 1.14)
+    ax.xaxis.set_major_formatter(lambda value, _: short(value))
+    ax.grid(False, axis="y")
+    _label(ax, unit)
+    _legend(figure, ax)
+    return _drawn(figure)
+
+
+def alike(stages: dict[str, Counts]) -> dict[str, str]:
+    """Groups of documents that are one to a stage, by their size, the one that stays among them, in powers of two."""
+    figure, [ax] = _figure(2.6)
+    bits = range(1, max(4, *(size.bit_length() for counts in stages.values() for size in counts)))
+    width = 0.8 / len(stages)
+    for number, (name, counts) in enumerate(stages.items()):
+        groups = [sum(count for size, count in counts.items() if size.bit_length() - 1 == bit) for bit in bits]
+        shift = (number - (len(stages) - 1) / 2) * width
+        ax.bar([bit + shift for bit in bits], groups, width=width * 0.92, color=_MARKS[number % len(_MARKS)], label=name)
+    ax.set_xticks(list(bits), [f"{2**bit:,} to {2 ** (bit + 1) - 1:,}" for bit in bits])
+    ax.yaxis.set_major_formatter(lambda value, _: short(value))
+    ax.grid(False, axis="x")
+    _label(ax, "documents of a group, the one that stays among them", "groups")
+    _legend(figure, ax)
+    return _drawn(figure)
+
+
 def measure(name: str, groups: dict[str, dict[str, int]]) -> dict[str, str]:
     """The distribution of what a stage measured, of documents that stayed and that went: shares of each group."""
     import numpy as np
@@ -147,7 +180,10 @@ def measure(name: str, groups: dict[str, dict[str, int]]) -> dict[str, str]:
     everything = [value for pairs in values.values() for value, _ in pairs]
     low, high = min(everything), max(everything)
     # no more bins than values, or the rounding of measures would show as a comb
-    edges = np.linspace(low - (low == high), high + (low == high), min(40, len(set(everything))) + 1)
+    half = (low == high) * max(abs(low) * 0.1, 0.05)  # a single value is a narrow bar, not one that doubles the axis
+    wide = low > 0 and high > 100 * low  # counts of words: on an even axis most documents would share one bar
+    edges = (np.geomspace if wide else np.linspace)(low - half, high + half, min(40, len(set(everything))) + 1)
+    ax.set_xscale("log" if wide else "linear")
     for group, mark in (("kept", _MARKS[0]), ("dropped", _MARKS[1])):
         if pairs := values.get(group):
             numbers, weights = zip(*pairs, strict=True)
@@ -155,5 +191,5 @@ def measure(name: str, groups: dict[str, dict[str, int]]) -> dict[str, str]:
             ax.stairs(share, edges, color=mark, fill=True, alpha=0.55, label=f"{group} ({sum(weights):,})")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     _label(ax, name.replace("_", " "), "share of documents")
-    _legend(ax)
+    _legend(figure, ax)
     return _drawn(figure)

@@ -34,7 +34,7 @@ from preprocessing.sources.lines import SAMPLE
 if TYPE_CHECKING:
     from datatrove.data import DocumentsPipeline
 
-VERSION = 1  # of what reading gives for the same sources
+VERSION = 2  # of what reading gives for the same sources
 NAME = "read"
 
 
@@ -56,9 +56,15 @@ def phases(plan: Plan, folders: StageFolders) -> list[Phase]:
     return [*before, read, hash_ids, find, Phase("ids", shards, [KeepFirstIds(folders, raw)])]
 
 
+def ledgers_of(phase: Phase) -> Path | None:
+    """Where the tasks of a phase write down what they could not read; None for a phase that reads no sources."""
+    [block, *_] = phase.pipeline
+    return block.out / "ledger" if isinstance(block, ReadSources) else None
+
+
 def own_id(document: Document) -> bytes:
-    """What is compared to find repeated ids."""
-    return document.id.encode()
+    """What is compared to find repeated ids: each source counts its own."""
+    return f"{document.metadata['source']}\0{document.id}".encode()
 
 
 class CountLines(PipelineStep):

@@ -18,7 +18,8 @@ class StageKind:
 
     `settings` is a frozen pydantic model in `module`. `step` is a datatrove block in it, made from the settings, which
     each shard is sent through; None: the module's `phases(settings, folders)` says what is to be run. `version` changes
-    whenever the same settings give other documents than before: work of another version is done again.
+    whenever the same settings give other documents than before, or its phases leave other files for each other: work of
+    another version is done again.
     """
 
     name: str
@@ -39,10 +40,18 @@ class StageKind:
     @property
     def reasons(self) -> dict[str, str]:
         """Why this stage drops documents: keys of ledgers with a sentence each; empty for a stage that drops none."""
-        found: dict[str, str] = dict(getattr(self.module, "REASONS", {}))
+        return self._said("REASONS")
+
+    @property
+    def advice(self) -> dict[str, str]:
+        """What to do where a reason drops most of a source, for reasons that have a setting to look at."""
+        return self._said("ADVICE")
+
+    def _said(self, name: str) -> dict[str, str]:
+        found: dict[str, str] = dict(getattr(self.module, name, {}))
         for value in vars(self.module).values():
             if isinstance(value, type) and value.__module__ == self.module.__name__:
-                found |= getattr(value, "REASONS", {})
+                found |= getattr(value, name, {})
         return found
 
     def phases(self, settings: BaseModel, folders: StageFolders) -> list[Phase]:
@@ -58,8 +67,8 @@ STAGES = {
     for kind in (
         StageKind("repair", "RepairSettings", "Repair"),
         StageKind("exact_dedup", "ExactDedupSettings"),
-        StageKind("minhash", "MinhashSettings"),
-        StageKind("semantic_dedup", "SemanticDedupSettings"),
+        StageKind("minhash", "MinhashSettings", version=2),
+        StageKind("semantic_dedup", "SemanticDedupSettings", version=2),
         StageKind("quality", "QualitySettings", "QualityFilter"),
         StageKind("language", "LanguageSettings", "LanguageFilter"),
         StageKind("morphology", "MorphologySettings", "MorphologyFilter"),

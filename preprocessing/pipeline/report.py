@@ -14,13 +14,14 @@ from mecellem.flags import parse_and_call
 from mecellem.page import render as render_page
 
 if TYPE_CHECKING:
-    from mecellem.manifest import CorpusManifest
     from preprocessing.pipeline.config import Corpus
     from preprocessing.pipeline.ledger import SourceLedger, TaskLedger
     from preprocessing.pipeline.status import StageState
 
 _DUPLICATES = ("exact_duplicate", "near_duplicate", "semantic_duplicate", "duplicate_id")
 _MOST_BARS = 20
+WORDS = "words"
+TOKENS = "tokens: counted after the last stage, before it the words times the tokens that the same source has a word"
 _SET_ASIDE = "set aside while reading"
 
 
@@ -41,15 +42,19 @@ def report(corpus: tyro.conf.Positional[Path], out: Path | None = None) -> None:
 
 def write_report(corpus: Corpus, page: Path) -> None:
     """Write the page. Raises `UserError` where nothing was run yet."""
-    from preprocessing.pipeline.status import stage_states, written_tokens
+    from preprocessing.pipeline.layout import RunFolders
+    from preprocessing.pipeline.status import has_current_tokens, stage_states
+    from preprocessing.pipeline.tokenize import tokens_by_source, written_tokens
 
-    html = render(corpus, stage_states(corpus), written_tokens(corpus))
+    states, tokens = stage_states(corpus), RunFolders(corpus.out).tokens
+    current = has_current_tokens(corpus, states)  # else they are of an older run
+    html = render(corpus, states, tokens_by_source(tokens, written_tokens(corpus)) if current else {})
     with atomic_write(page) as handle:
         handle.write(html)
 
 
-def render(corpus: Corpus, states: list[StageState], tokens: dict[str, CorpusManifest]) -> str:
-    """The page's HTML."""
+def render(corpus: Corpus, states: list[StageState], tokens: dict[str, int]) -> str:
+    """The page's HTML. `tokens` are those of each source, none where they are not written."""
     first, last = states[0].ledger.total(), states[-1].ledger.total()
     return render_page(
         Path(__file__).parent / "page.html.j2",
@@ -63,13 +68,19 @@ def render(corpus: Corpus, states: list[StageState], tokens: dict[str, CorpusMan
         stages=[_stage_row(state) for state in states],
         sources=_source_rows(corpus, states, tokens),
         has_tokens=bool(tokens),
-        figures=_figures(states, first, last),
+        unit=TOKENS if tokens else WORDS,
+        figures=_figures(states, first, last, tokens),
         reasons=_reasons(states),
+        lost=_lost_rows(states),
+        other=_other_rows(states),
         measures=_measures(states),
     )
 
 
 def _headline(states: list[StageState], first: SourceLedger, last: SourceLedger) -> str:
+    older = [state.name for state in states if state.older]
+    if older:
+        return f"Made with other settings than the YAML file has now: {', '.join(older)}; the next run does them again."
     unfinished = [state.name for state in states if state.seconds is None]
     if unfinished:
         return f"Not finished: {', '.join(unfinished)} still to be done; the figures are of the tasks that are."
@@ -77,7 +88,7 @@ def _headline(states: list[StageState], first: SourceLedger, last: SourceLedger)
     return f"{share:.1%} of the words that were read stayed, in {last.kept.documents:,} of {first.kept.documents:,} documents."
 
 
-def _tiles(first: SourceLedger, last: SourceLedger, tokens: dict[str, CorpusManifest]) -> list[dict[str, str]]:
+def _tiles(first: SourceLedger, last: SourceLedger, tokens: dict[str, int]) -> list[dict[str, str]]:
     from preprocessing.pipeline.plots import short
 
     tiles = [
@@ -86,7 +97,7 @@ def _tiles(first: SourceLedger, last: SourceLedger, tokens: dict[str, CorpusMani
         ("records that could not be read", f"{sum(first.quarantined.values()):,}", "listed in the quarantine files"),
     ]
     if tokens:
-        count = sum(manifest.tokens for manifest in tokens.values())
+        count = sum(tokens.values())
         fertility = f"{count / last.kept.words:.2f} a word" if last.kept.words else ""
         tiles.insert(2, ("tokens", short(count), fertility))
     return [{"label": label, "value": value, "note": note} for label, value, note in tiles]
@@ -105,17 +116,16 @@ def _stage_row(state: StageState) -> dict[str, str]:
     }
 
 
-def _source_rows(corpus: Corpus, states: list[StageState], tokens: dict[str, CorpusManifest]) -> list[dict[str, Any]]:
+def _source_rows(corpus: Corpus, states: list[StageState], tokens: dict[str, int]) -> list[dict[str, Any]]:
     from preprocessing.pipeline.ledger import SourceLedger
 
     rows: list[dict[str, Any]] = []
     first, last = states[0].ledger, states[-1].ledger
     for source in corpus.file.sources:
         read, kept = (ledger.sources.get(source.name, SourceLedger()) for ledger in (first, last))
-        count = tokens[source.name].tokens if source.name in tokens else None
-        rows.append(_source_row(source.name, source.licence, f"{source.weight:g}", read, kept, f"{count:,}" if count else ""))
-    whole = sum(manifest.tokens for manifest in tokens.values())
-    return [*rows, _source_row("all", "", "", first.total(), last.total(), f"{whole:,}")]
+        count = f"{tokens.get(source.name, 0):,}"
+        rows.append(_source_row(source.name, source.licence, f"{source.weight:g}", read, kept, count))
+    return [*rows, _source_row("all", "", "", first.total(), last.total(), f"{sum(tokens.values()):,}")]
 
 
 def _source_row(name: str, licence: str, weight: str, read: SourceLedger, kept: SourceLedger, tokens: str) -> dict[str, Any]:
@@ -125,7 +135,7 @@ def _source_row(name: str, licence: str, weight: str, read: SourceLedger, kept: 
     return {"name": name, "licence": licence, "weight": weight, "tokens": tokens, **numbers}
 
 
-def _figures(states: list[StageState], first: SourceLedger, last: SourceLedger) -> dict[str, Any]:
+def _figures(states: list[StageState], first: SourceLedger, last: SourceLedger, tokens: dict[str, int]) -> dict[str, Any]:
     from preprocessing.pipeline import plots
     from preprocessing.pipeline.ledger import SourceLedger, most_common
 
@@ -133,19 +143,71 @@ def _figures(states: list[StageState], first: SourceLedger, last: SourceLedger) 
     reached = [state for state in states if state.ready]
     kept = {name: [state.ledger.sources.get(name, SourceLedger()).kept for state in reached] for name in names}
     documents = {name: [tally.documents for tally in tallies] for name, tallies in kept.items()}
-    words = {name: [tally.words for tally in tallies] for name, tallies in kept.items()}
+    per_word = _tokens_per_word(states[-1], tokens)
+    amounts = {name: [round(tally.words * per_word.get(name, 1.0)) for tally in tallies] for name, tallies in kept.items()}
     dropped = most_common(_dropped(states))
     duplicates = [(name, count) for name, count in dropped if name in _DUPLICATES]
     duplicates += [(name, count) for name, count in first.quarantined.items() if name in _DUPLICATES]
+    alike = {state.name: state.ledger.alike for state in states if state.ledger.alike}
     others = [pair for pair in dropped if pair[0] not in _DUPLICATES][:_MOST_BARS]
-    languages = most_common(last.languages, _MOST_BARS)
+    named = _languages(states)
     return {
-        "funnel": plots.funnel([state.name for state in reached], documents, words),
+        "funnel": plots.funnel([state.name for state in reached], documents, amounts, "tokens" if tokens else "words"),
         "lengths": plots.lengths(first.lengths_kept, last.lengths_kept),
-        "languages": plots.bars(languages, "documents") if languages else "",
+        "languages": plots.two_bars(dict(most_common(named, _MOST_BARS)), last.languages, "documents") if named else "",
         "duplicates": plots.bars(duplicates, "documents") if duplicates else "",
+        "alike": plots.alike(alike) if alike else "",
         "reasons": plots.bars(others, "documents") if others else "",
     }
+
+
+def _tokens_per_word(last: StageState, tokens: dict[str, int]) -> dict[str, float]:
+    """Of each source as it was tokenized; where nothing of one is left, of all together; empty without tokens."""
+    if not tokens:
+        return {}
+    words = {name: source.kept.words for name, source in last.ledger.sources.items()}
+    whole = sum(tokens.values()) / max(1, sum(words.values()))
+    return {name: tokens.get(name, 0) / count if count else whole for name, count in words.items()}
+
+
+def _languages(states: list[StageState]) -> dict[str, int]:
+    """What the stage language named of all that it met."""
+    for state in states:
+        if state.name == "language":
+            whole = state.ledger.total()
+            found: dict[str, int] = {}
+            for counts in (whole.languages, whole.languages_dropped):
+                for name, count in counts.items():
+                    found[name] = found.get(name, 0) + count
+            return found
+    return {}
+
+
+def _lost_rows(states: list[StageState]) -> list[dict[str, str]]:
+    """Source, stage, reason and count of everything that is not in the result, the most frequent first."""
+    found = []
+    for state in states:
+        for source, ledger in state.ledger.sources.items():
+            counts = {reason: tally.documents for reason, tally in ledger.dropped.items()} | ledger.quarantined
+            found += [(count, source, state.name, reason) for reason, count in counts.items()]
+    rows = sorted(found, key=lambda row: (-row[0], row[1:]))
+    return [
+        {"source": source, "stage": stage, "reason": reason, "count": f"{count:,}"} for count, source, stage, reason in rows
+    ]
+
+
+def _other_rows(states: list[StageState]) -> list[dict[str, str]]:
+    """What was changed in documents, and what was passed over because it is no text: stage, what, how often."""
+    from preprocessing.pipeline.ledger import most_common
+
+    rows = []
+    for state in states:
+        for kind, counts in (("changed", state.ledger.changed), ("skipped", state.ledger.total().skipped)):
+            rows += [
+                {"stage": state.name, "kind": kind, "name": name.replace("_", " "), "count": f"{count:,}"}
+                for name, count in most_common(counts)
+            ]
+    return rows
 
 
 def _dropped(states: list[StageState]) -> dict[str, int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from preprocessing.outputs import check_output_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
 
     from preprocessing.pipeline.config import Corpus
     from preprocessing.pipeline.ledger import TaskLedger
@@ -58,9 +59,12 @@ def run(
 def _check_tokenizer(corpus: Corpus) -> None:
     """A wrong tokenizer is told of before hours of work."""
     if corpus.file.tokenize:
+        from preprocessing.pipeline.config import place_of
         from preprocessing.tokenizer import load_tokenizer
 
-        load_tokenizer(Path(corpus.file.tokenize.tokenizer), corpus.file.tokenize.eod)
+        settings = corpus.file.tokenize
+        folder_from, eod_from = (place_of(corpus, "tokenize", key) for key in ("tokenizer", "eod"))
+        load_tokenizer(Path(settings.tokenizer), settings.eod, folder_from, eod_from)
 
 
 @contextmanager
@@ -80,7 +84,8 @@ def _lock(out: Path) -> Iterator[None]:
 def _planned(corpus: Corpus, console: Console) -> tuple[Plan, list[Step]]:
     from preprocessing.pipeline.executors import quiet
     from preprocessing.pipeline.plan import make_plan
-    from preprocessing.pipeline.steps import begin, steps_of
+    from preprocessing.pipeline.steps import begin, free_what_was_read, steps_of
+    from preprocessing.sources import pdf
 
     quiet()
 
@@ -90,6 +95,11 @@ def _planned(corpus: Corpus, console: Console) -> tuple[Plan, list[Step]]:
     steps = steps_of(corpus, plan)
     for sentence in begin(steps, plan):
         console.print(f"again   {sentence}", markup=False)
+    if corpus.file.keep_shards == "last":
+        free_what_was_read(steps)
+    for source in corpus.file.sources:
+        if source.kind == "pdf" and (advice := pdf.advice(source.pdf.model_dump())):
+            console.print(f"note    source {source.name}: {advice}", markup=False)
     console.print(f"plan    {len(plan.tasks):,} tasks of {len(corpus.file.sources)} sources", markup=False)
     return plan, steps
 
@@ -99,6 +109,9 @@ def _limits(corpus: Corpus) -> dict[str, Any]:
 
 
 def _run_here(corpus: Corpus, workers: int, console: Console) -> None:
+    from preprocessing.pipeline.hints import hints
+    from preprocessing.pipeline.steps import free_what_was_read
+
     plan, steps = _planned(corpus, console)
     waiting = {stage.name: stage.phases() for stage in steps if not stage.is_done}  # their settings are checked here
     for stage in steps:
@@ -106,7 +119,7 @@ def _run_here(corpus: Corpus, workers: int, console: Console) -> None:
             console.print(f"{stage.name:<16} done already", markup=False)
             continue
         try:
-            ledger, seconds = _run_stage(stage, waiting[stage.name], workers, _limits(corpus))
+            ledger, seconds = _run_stage(stage, waiting[stage.name], workers, plan, _limits(corpus))
         except (KeyboardInterrupt, SystemExit):
             from preprocessing.pipeline.steps import completed
 
@@ -116,11 +129,18 @@ def _run_here(corpus: Corpus, workers: int, console: Console) -> None:
                 markup=False,
             )
             raise
+        except UserError:
+            _page_so_far(corpus)
+            raise
         console.print(f"{stage.name:<16} {_sentence(ledger)}, {human_time(seconds)}", markup=False)
+        for sentence in hints(stage.name, ledger):
+            console.print(f"hint    {sentence}", markup=False)
+        if corpus.file.keep_shards == "last":
+            free_what_was_read(steps)
     _finish(corpus, plan, steps, console)
 
 
-def _run_stage(stage: Step, phases: list[Phase], workers: int, limits: dict[str, Any]) -> tuple[TaskLedger, float]:
+def _run_stage(stage: Step, phases: list[Phase], workers: int, plan: Plan, limits: dict[str, Any]) -> tuple[TaskLedger, float]:
     """Run the phases of a stage that are not complete; returns its summed ledger and the seconds it took."""
     import time
 
@@ -132,10 +152,27 @@ def _run_stage(stage: Step, phases: list[Phase], workers: int, limits: dict[str,
         for phase in phases:
             what = stage.name if len(phases) == 1 else f"{stage.name}: {phase.name}"
             executor = LocalExecutor(phase, stage.folders.logs(phase.name), workers)
-            task = bar.add_task(what, total=phase.tasks, completed=phase.tasks - len(executor.get_incomplete_ranks()))
-            executor.run_tasks(lambda _, task=task: bar.advance(task))  # type: ignore[misc]
+            ready = sorted(set(range(phase.tasks)) - set(executor.get_incomplete_ranks()))
+            task, check = bar.add_task(what, total=phase.tasks, completed=len(ready)), _early_check(phase, plan, limits)
+            for rank in ready:
+                check(rank)
+
+            def done(rank: int, task: TaskID = task, check: Callable[[int], None] = check) -> None:
+                bar.advance(task)
+                check(rank)
+
+            executor.run_tasks(done)
             bar.remove_task(task)
     return finish(stage.folders, stage.digest, limits), time.perf_counter() - started
+
+
+def _early_check(phase: Phase, plan: Plan, limits: dict[str, Any]) -> Callable[[int], None]:
+    """What looks at each finished task of a phase: whether too much of its source is broken for the run to go on."""
+    from preprocessing.pipeline.limits import EarlyLimits
+    from preprocessing.pipeline.read import ledgers_of
+
+    ledgers = ledgers_of(phase)
+    return EarlyLimits(plan, limits, ledgers).add if ledgers else lambda _: None
 
 
 def _sentence(ledger: TaskLedger) -> str:
@@ -158,19 +195,32 @@ def _counts(pairs: list[tuple[str, int]]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in pairs)
 
 
-def _finish(corpus: Corpus, plan: Plan, steps: list[Step], console: Console) -> None:
-    """Tokens and the report page."""
+def _page_so_far(corpus: Corpus) -> None:
+    """The report of a run that stops for its input: what was read, and what is wrong with it."""
     from preprocessing.pipeline.report import write_report
 
+    with suppress(UserError):  # of the two the first is to be told
+        write_report(corpus, corpus.out / "report.html")
+
+
+def _finish(corpus: Corpus, plan: Plan, steps: list[Step], console: Console) -> None:
+    """Tokens and the report page, which is there also when no tokens could be written."""
+    from preprocessing.pipeline.report import write_report
+
+    page = corpus.out / "report.html"
+    write_report(corpus, page)
     if corpus.file.tokenize:
         from preprocessing.pipeline.tokenize import tokenize_shards
 
-        manifests = tokenize_shards(corpus, plan, steps[-1].folders)
+        manifests, empty = tokenize_shards(corpus, plan, steps)
         for name, manifest in manifests.items():
+            counts = f"{manifest.documents:,} documents, {manifest.tokens:,} tokens"
+            console.print(f"{'tokenize':<16} {name}: {counts}", markup=False)
+        for name in empty:
             console.print(
-                f"{'tokenize':<16} {name}: {manifest.documents:,} documents, {manifest.tokens:,} tokens", markup=False
+                f"note    nothing of source {name} is left: it has no tokens and no place in mixture.yaml", markup=False
             )
-    write_report(corpus, corpus.out / "report.html")
+        write_report(corpus, page)
 
 
 def _submit(corpus: Corpus, site: Path, workers: int | None, console: Console) -> None:
@@ -181,12 +231,14 @@ def _submit(corpus: Corpus, site: Path, workers: int | None, console: Console) -
     settings = read_site(site)
     _, steps = _planned(corpus, console)
     before: SlurmExecutor | None = None
+    read_by = dict(zip([stage.name for stage in steps[1:]], steps, strict=False)) if corpus.file.keep_shards == "last" else {}
     with sbatch_or_say():
         for stage in steps:
             if stage.is_done:
                 console.print(f"{stage.name:<16} done already", markup=False)
                 continue
-            for phase in [*stage.phases(), *last_phases(stage, _limits(corpus))]:
+            frees = read_by[stage.name].folders if stage.name in read_by else None
+            for phase in [*stage.phases(), *last_phases(stage, _limits(corpus), frees)]:
                 name = f"{corpus.path.stem}_{stage.name}_{phase.name}"
                 logs = stage.folders.logs(phase.name)
                 executor = SlurmExecutor(phase, logs, name, settings, before, workers or -1)

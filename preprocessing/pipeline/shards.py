@@ -14,13 +14,12 @@ from datatrove.pipeline.base import PipelineStep
 
 from mecellem.errors import UserError
 from preprocessing.jsonl import read_fields
-from preprocessing.pipeline.layout import shard_path, whole_file
+from preprocessing.pipeline.layout import OWN_TO_STAGE, shard_path, whole_file
 
 if TYPE_CHECKING:
     from datatrove.data import DocumentsPipeline
 
 _LEVEL = 3  # one level for all: the bytes of a shard depend on it
-_OWN_TO_STAGE = ("measures", "filter_reason", "duplicate_count")  # of one stage, counted in its ledger
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -38,7 +37,7 @@ def document_writer(path: Path) -> Iterator[Callable[[Document], None]]:
     with whole_file(path) as handle, zstandard.ZstdCompressor(level=_LEVEL).stream_writer(handle, closefd=False) as writer:
 
         def write(document: Document) -> None:
-            rest = {name: value for name, value in document.metadata.items() if name not in _OWN_TO_STAGE}
+            rest = {name: value for name, value in document.metadata.items() if name not in OWN_TO_STAGE}
             fields = {"id": document.id, "text": document.text, **rest}
             writer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
 

@@ -14,33 +14,36 @@ from mecellem.errors import UserError
 from preprocessing.pipeline.config import Limits
 from preprocessing.pipeline.layout import StageFolders
 from preprocessing.pipeline.phases import Phase
-from preprocessing.pipeline.steps import Step, finish
+from preprocessing.pipeline.steps import Step, finish, free_shards
 
 if TYPE_CHECKING:
     from datatrove.data import DocumentsPipeline
 
 
 class FinishStage(PipelineStep):
-    """Sums ledgers, checks limits, writes `done.json`: the stage after waits for this task to succeed."""
+    """Sums ledgers, checks limits, writes `done.json`, frees what was read: the stage after waits for this task to succeed."""
 
     type = "📊 - STATS"
     name = "finish"
 
-    def __init__(self, folders: StageFolders, digest: str, limits: dict[str, Limits]) -> None:
+    def __init__(self, folders: StageFolders, digest: str, limits: dict[str, Limits], frees: StageFolders | None) -> None:
         super().__init__()
         self.folders = folders
         self.digest = digest
         self.limits = limits
+        self.frees = frees
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Finish the stage; yields nothing."""
         finish(self.folders, self.digest, self.limits)
+        if self.frees:
+            free_shards(self.frees)
         yield from ()
 
 
-def last_phases(stage: Step, limits: dict[str, Limits]) -> list[Phase]:
-    """The task that ends a stage."""
-    return [Phase("finish", 1, [FinishStage(stage.folders, stage.digest, limits)])]
+def last_phases(stage: Step, limits: dict[str, Limits], frees: StageFolders | None) -> list[Phase]:
+    """The task that ends a stage; `frees` is the stage before it where its shards are not to be kept."""
+    return [Phase("finish", 1, [FinishStage(stage.folders, stage.digest, limits, frees)])]
 
 
 @contextmanager

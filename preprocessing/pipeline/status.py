@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from mecellem.manifest import CorpusManifest
     from preprocessing.pipeline.config import Corpus
     from preprocessing.pipeline.layout import StageFolders
     from preprocessing.pipeline.ledger import TaskLedger
 
+_OLDER = " (of an earlier run of other settings or sources; the next run makes them again)"
 _WHY = 4  # reasons shown in the table
 _UNSEEN_WIDTH = 240  # columns where no terminal bounds a line: for files and pipes a stage is one line
 
@@ -30,7 +30,8 @@ _UNSEEN_WIDTH = 240  # columns where no terminal bounds a line: for files and pi
 class StageState:
     """A stage as it is on disk: how many of its tasks are done, what happened in these, and how long that took.
 
-    `seconds` is None until the stage is complete.
+    `seconds` and `digest` are None until the stage is complete; `freed`: its shards are gone, as `keep_shards: last` asks;
+    `older`: it was begun under other settings of itself, or of a stage before, than the YAML file has now.
     """
 
     name: str
@@ -38,6 +39,9 @@ class StageState:
     ready: int
     ledger: TaskLedger
     seconds: float | None
+    freed: bool
+    digest: str | None
+    older: bool
 
 
 def stage_states(corpus: Corpus) -> list[StageState]:
@@ -47,21 +51,26 @@ def stage_states(corpus: Corpus) -> list[StageState]:
     """
     from preprocessing.pipeline import read
     from preprocessing.pipeline.layout import RunFolders
-    from preprocessing.pipeline.steps import completed, read_done
+    from preprocessing.pipeline.steps import completed, read_begun, read_done, settings_of
 
     run = RunFolders(corpus.out)
     names = [read.NAME, *(stage.name for stage in corpus.stages)]
     tasks_folder = run.stage(0, read.NAME, None, 0).input
     tasks = sum(1 for _ in tasks_folder.glob("*.json")) if tasks_folder.is_dir() else 0
     if not tasks:
-        raise UserError(f"nothing was run in {corpus.out} yet: start with `mecellem prepare run {corpus.path}`")
+        removed = ", or OUT/stages was removed, which has what this shows" if run.tokens.is_dir() else ""
+        raise UserError(f"nothing was run in {corpus.out} yet{removed}: start with `mecellem prepare run {corpus.path}`")
     states: list[StageState] = []
-    folders = None
+    folders, older = None, False
     for number, name in enumerate(names):
         folders = run.stage(number, name, folders, tasks)
         done = read_done(folders)
         seconds = None if done is None else done.seconds
-        states.append(StageState(name, folders, completed(folders), _ledger(folders, done is not None), seconds))
+        ledger, freed = _ledger(folders, done is not None), done is not None and done.freed
+        begun, wanted = read_begun(folders), settings_of(corpus, number)
+        older = begun is not None and (older or begun["settings"] != wanted)
+        digest = None if done is None else done.digest
+        states.append(StageState(name, folders, completed(folders), ledger, seconds, freed, digest, older))
     return states
 
 
@@ -75,17 +84,23 @@ def _ledger(folders: StageFolders, done: bool) -> TaskLedger:
     return sum_ledgers(sorted(path for path in folders.ledgers.glob("*.json") if not path.name.startswith(".")))
 
 
-def written_tokens(corpus: Corpus) -> dict[str, CorpusManifest]:
-    """The manifests of the token files that are there, by their names."""
-    from mecellem.manifest import manifest_path, read_manifest
-    from preprocessing.pipeline.layout import RunFolders
+def token_lines(corpus: Corpus, states: list[StageState]) -> list[str]:
+    """A line for each corpus of tokens; they are told of as older ones where the last stage has changed since."""
+    from preprocessing.pipeline.tokenize import written_tokens
 
-    settings = corpus.file.tokenize
-    if settings is None:
-        return {}
-    names = [source.name for source in corpus.file.sources] if settings.per_source else ["corpus"]
-    prefixes = {name: RunFolders(corpus.out).tokens / name for name in names}
-    return {name: read_manifest(prefix) for name, prefix in prefixes.items() if manifest_path(prefix).exists()}
+    manifests = written_tokens(corpus)
+    older = "" if has_current_tokens(corpus, states) else _OLDER
+    return [
+        f"tokens  {name}: {manifest.documents:,} documents, {manifest.tokens:,} tokens{older}"
+        for name, manifest in manifests.items()
+    ]
+
+
+def has_current_tokens(corpus: Corpus, states: list[StageState]) -> bool:
+    """Whether the tokens that are there are of these stages and of what the YAML file says now."""
+    from preprocessing.pipeline.tokenize import are_current
+
+    return not any(state.older for state in states) and are_current(corpus, states[-1].digest)
 
 
 def status(corpus: tyro.conf.Positional[Path], examples: bool = False) -> None:
@@ -96,6 +111,7 @@ def status(corpus: tyro.conf.Positional[Path], examples: bool = False) -> None:
         examples: also show documents that were dropped and records that could not be read, with where they stand.
     """
     from preprocessing.pipeline.config import read_corpus
+    from preprocessing.pipeline.hints import hints
 
     settings = read_corpus(corpus)
     states = stage_states(settings)
@@ -103,8 +119,19 @@ def status(corpus: tyro.conf.Positional[Path], examples: bool = False) -> None:
     if not out.is_terminal:
         out.width = _UNSEEN_WIDTH
     out.print(_table(states))
-    for name, manifest in written_tokens(settings).items():
-        out.print(f"tokens  {name}: {manifest.documents:,} documents, {manifest.tokens:,} tokens", markup=False)
+    for line in token_lines(settings, states):
+        out.print(line, markup=False)
+    if older := [state.name for state in states if state.older]:
+        out.print(
+            f"older   {', '.join(older)}: settings changed since, theirs or of a stage before; the next run does them again",
+            markup=False,
+        )
+    freed = [state.name for state in states if state.freed]
+    if freed:
+        out.print(f"freed   the shards of {', '.join(freed)} (keep_shards: last)", markup=False)
+    for state in states:
+        for sentence in hints(state.name, state.ledger):
+            out.print(f"hint    {sentence}", markup=False)
     for state in states:
         _print_examples(out, state, examples)
 
@@ -118,13 +145,16 @@ def _table(states: list[StageState]) -> Table:
     table.add_column("stage")
     for heading in ("tasks", "in", "kept", "kept words", "took"):
         table.add_column(heading, justify="right")
-    table.add_column("why not (documents)", overflow="fold")
+    table.add_column("why not, and what else", overflow="fold")
     for state in states:
         whole = state.ledger.total()
         why = {reason: tally.documents for reason, tally in whole.dropped.items()} | whole.quarantined
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in most_common(why, _WHY))
         hidden = len(why) - _WHY
-        changed = ", ".join(f"{what} {count:,}" for what, count in most_common(state.ledger.changed, _WHY))
+        notes = [reasons + (f", {hidden} more" if hidden > 0 else "")] if reasons else []
+        for what, counts in (("skipped", whole.skipped), ("changed", state.ledger.changed)):
+            if counts:
+                notes.append(f"{what} " + ", ".join(f"{name} {count:,}" for name, count in most_common(counts, _WHY)))
         table.add_row(
             state.name,
             f"{state.ready:,}/{state.folders.tasks:,}",
@@ -132,7 +162,7 @@ def _table(states: list[StageState]) -> Table:
             f"{whole.kept.documents:,}",
             f"{whole.kept.words:,}",
             "" if state.seconds is None else human_time(state.seconds),
-            (reasons + (f", {hidden} more" if hidden > 0 else "")) or (f"changed {changed}" if changed else ""),
+            "; ".join(notes),
         )
     return table
 

@@ -7,24 +7,27 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mecellem.errors import UserError
 from preprocessing.pipeline import read
 from preprocessing.pipeline.config import Corpus, Limits
 from preprocessing.pipeline.layout import RunFolders, StageFolders, shard_paths, sweep, write_whole
-from preprocessing.pipeline.ledger import TaskLedger, most_common, sum_ledgers
+from preprocessing.pipeline.ledger import TaskLedger, sum_ledgers
+from preprocessing.pipeline.limits import check_limits
 from preprocessing.pipeline.phases import Phase
 from preprocessing.pipeline.plan import Plan, digest_of, write_tasks
 from preprocessing.pipeline.registry import STAGES
-from preprocessing.sources.found import PROBLEMS
 
 
 class Done(BaseModel):
-    """`done.json`: a stage is complete. `seconds` is what its tasks took, one after another."""
+    """`done.json`: a stage is complete. `seconds` is what its tasks took, one after another.
+
+    `freed`: its shards are gone, because the stage after it is complete and the YAML file says `keep_shards: last`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,6 +35,7 @@ class Done(BaseModel):
     digest: str
     tasks: int
     seconds: float
+    freed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,12 @@ class Step:
         done = read_done(self.folders)
         return done is not None and done.digest == self.digest
 
+    @property
+    def is_freed(self) -> bool:
+        """Whether its shards were freed."""
+        done = read_done(self.folders)
+        return done is not None and done.freed
+
 
 def read_done(folders: StageFolders) -> Done | None:
     """What `done.json` says; None where there is none, or none that can be read."""
@@ -64,15 +74,25 @@ def steps_of(corpus: Corpus, plan: Plan) -> list[Step]:
     run, tasks = RunFolders(corpus.out), len(plan.tasks)
     folders = run.stage(0, read.NAME, None, tasks)
     digest = digest_of([read.NAME, read.VERSION, plan.digest])
-    settings: Any = {"shard_size": corpus.file.shard_size, "sources": [source.reading for source in corpus.file.sources]}
+    settings = settings_of(corpus, 0)
     steps = [Step(read.NAME, folders, digest, settings, lambda: read.phases(plan, run.stage(0, read.NAME, None, tasks)))]
     for number, stage in enumerate(corpus.stages, start=1):
         kind, before = STAGES[stage.name], folders
         folders = run.stage(number, stage.name, before, tasks)
-        settings = stage.settings.model_dump(mode="json")
+        settings = settings_of(corpus, number)
         digest = digest_of([stage.name, kind.version, settings, _named_files(settings), digest])
         steps.append(Step(stage.name, folders, digest, settings, _phases_of(stage.name, stage.settings, folders)))
     return steps
+
+
+def settings_of(corpus: Corpus, number: int) -> Any:
+    """What the YAML file says of the stage of that number, as `begun.json` keeps it; 0 is reading."""
+    if number == 0:
+        sources = [
+            source.reading | {"record_size": corpus.limits_of(source.name).record_size} for source in corpus.file.sources
+        ]
+        return {"shard_size": corpus.file.shard_size, "sources": sources}
+    return corpus.stages[number - 1].settings.model_dump(mode="json")
 
 
 def _named_files(settings: Any) -> list[Any]:
@@ -96,20 +116,20 @@ def begin(steps: list[Step], plan: Plan) -> list[str]:
     """Make the folders ready for the stages that are not done; returns sentences about work that has to be done again.
 
     What was begun under other settings, other input or another version of the code is removed, and so is everything
-    after it; what was begun under the same goes on.
+    after it; what was begun under the same goes on. Where the shards that would be read were freed, so are their stages.
     """
     said: list[str] = []
     root = steps[0].folders.root.parent
     there = sorted(item for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
-    first = next(
-        (number for number, step in enumerate(steps) if there[number : number + 1] != [step.folders.root] or _changed(step)),
-        None,
-    )
-    if first is not None and there[first:]:
-        again = [path.name for path in there[first:]]
-        why = _why(steps[first], there[first]) if first < len(steps) else ""
-        said.append(f"{why}: removed {', '.join(again)}")
-    for path in there[first:] if first is not None else there[len(steps) :]:
+    changed = (there[number : number + 1] != [step.folders.root] or _changed(step) for number, step in enumerate(steps))
+    first = next((number for number, other in enumerate(changed) if other), len(steps))
+    start = _first_with_input(steps, first)
+    if there[start:]:
+        why = _why(steps[first], there[first]) if there[first:] and first < len(steps) else "the stages after it changed"
+        why = f"{steps[first - 1].name} is the last stage now" if first == len(steps) else why
+        because = " (keep_shards: last had freed the shards in between)" if start < first else ""
+        said.append(f"{why}: removed {', '.join(path.name for path in there[start:])}{because}")
+    for path in there[start:]:
         for name in ("done.json", "begun.json"):  # first, so that what a killed removal leaves is never taken for whole
             (path / name).unlink(missing_ok=True)
         shutil.rmtree(path)
@@ -119,12 +139,36 @@ def begin(steps: list[Step], plan: Plan) -> list[str]:
     return said
 
 
+def _first_with_input(steps: list[Step], first: int) -> int:
+    """The stage to begin with when those from `first` on are to be done, or tokens to be written of the last one's shards."""
+    while first and steps[first - 1].is_freed:
+        first -= 1
+    return first
+
+
+def free_shards(folders: StageFolders) -> None:
+    """Remove the shards of a complete stage that no other reads any more; ledgers and quarantine stay."""
+    done = read_done(folders)
+    assert done is not None, folders
+    if not done.freed:  # said first: what a killed removal leaves is never taken for whole
+        write_whole(folders.root / "done.json", done.model_copy(update={"freed": True}))
+    shutil.rmtree(folders.shards, ignore_errors=True)
+
+
+def free_what_was_read(steps: list[Step]) -> None:
+    """Remove the shards of every stage that is followed by a complete one."""
+    for before, after in pairwise(steps):
+        if before.is_done and after.is_done:
+            free_shards(before.folders)
+
+
 def _changed(step: Step) -> bool:
-    begun = _begun(step.folders)
+    begun = read_begun(step.folders)
     return begun is None or begun["digest"] != step.digest
 
 
-def _begun(folders: StageFolders) -> dict[str, Any] | None:
+def read_begun(folders: StageFolders) -> dict[str, Any] | None:
+    """What `begun.json` says; None where there is none."""
     try:
         return json.loads((folders.root / "begun.json").read_bytes())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -134,20 +178,31 @@ def _begun(folders: StageFolders) -> dict[str, Any] | None:
 def _why(step: Step, there: Path) -> str:
     if there != step.folders.root:
         return f"the stages changed from {there.name} on"
-    begun = _begun(step.folders)
+    begun = read_begun(step.folders)
     if begun is None:
         return f"{step.name} was only prepared"
     if begun["settings"] != step.settings:
-        return f"the settings of {step.name} changed"
+        return f"the settings of {step.name} changed ({', '.join(_different(begun['settings'], step.settings))})"
     if step.name == read.NAME:
         return "the files of the sources changed"
     return f"the code of {step.name}, or what it reads, changed"
 
 
+def _different(before: Any, now: Any, name: str = "") -> list[str]:
+    """The names of settings that are not the same in both, each once."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = [_different(before.get(key), now.get(key), key) for key in sorted(before.keys() | now.keys())]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        found = [_different(*pair, name) for pair in zip(before, now, strict=True)]
+    else:
+        return [] if before == now else [name]
+    return list(dict.fromkeys(key for keys in found for key in keys))
+
+
 def _begin(step: Step, plan: Plan) -> None:
     if step.folders.root.exists():
         sweep(step.folders.root)
-    if _begun(step.folders) is None:
+    if read_begun(step.folders) is None:
         if step.name == read.NAME:
             write_tasks(plan, step.folders.input)
         write_whole(step.folders.root / "begun.json", {"digest": step.digest, "settings": step.settings})
@@ -187,33 +242,6 @@ def finish(folders: StageFolders, digest: str, limits: dict[str, Limits]) -> Tas
 def _seconds(path: Path) -> float:
     times = (block["time_stats"] for block in json.loads(path.read_bytes()))
     return sum(time["total"] for time in times if time)  # datatrove writes 0 for a block that measured nothing
-
-
-def check_limits(ledger: TaskLedger, limits: dict[str, Limits], quarantine: Path) -> None:
-    """Raise `UserError` when more of a source is broken than its limits allow."""
-    for name, source in ledger.sources.items():
-        limit, missing = limits[name], source.quarantined.get("missing_file", 0)
-        broken = sum(source.quarantined.values()) - missing
-        total = broken + source.entered.documents
-        where = next(
-            (f" ({place.file}: {place.detail})" for place in ledger.locations.get("missing_file", []) if place.source == name),
-            "",
-        )
-        if missing > limit.missing_files:
-            raise UserError(
-                f"source {name}: {missing:,} files vanished or cannot be opened{where}: bring them back and run the same "
-                f"command again, or raise `limits: missing_files` (now {limit.missing_files:,})"
-            )
-        if not broken or (broken <= limit.count and broken <= limit.share * total):
-            continue
-        reason, count = most_common({key: value for key, value in source.quarantined.items() if key != "missing_file"})[0]
-        example = next((place for place in ledger.locations[reason] if place.source == name), None)
-        at = f", such as {example.file}, line {example.line}" if example else ""
-        raise UserError(
-            f"source {name}: {broken:,} of {total:,} records cannot be read, most of them ({count:,}) because "
-            f"{PROBLEMS[reason]}{at}: all are listed in {quarantine}; repair the source, or raise `limits: share` "
-            f"(now {limit.share:g}) and `limits: count` (now {limit.count:,})"
-        )
 
 
 def completed(folders: StageFolders) -> int:

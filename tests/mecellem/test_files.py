@@ -28,6 +28,11 @@ def test_write_replaces_and_leaves_nothing_else(tmp_path):
     assert names(path.parent) == ["a.txt"]
 
 
+def test_a_folder_is_no_file_to_write(tmp_path):
+    with pytest.raises(UserError, match=r"is a folder and a file is to be written: name the file"), atomic_write(tmp_path):
+        pass
+
+
 def test_write_that_fails_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")

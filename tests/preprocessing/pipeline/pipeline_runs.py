@@ -1,8 +1,12 @@
 """Small corpora for the tests of the pipeline, and what a finished run is compared by."""
 
+import base64
+import csv
+import io
 import json
 import os
 import random
+import re
 import signal
 from pathlib import Path
 
@@ -64,6 +68,12 @@ def outputs(out: Path) -> dict[str, bytes]:
         if path.is_file() and "/logs/" not in name and path.name not in ("done.json", ".lock", "report.html"):
             kept[name] = path.read_bytes()
     return kept
+
+
+def figure(page: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a figure's data, as the page gives them."""
+    encoded = re.search(rf'download="{name}\.csv" href="data:text/csv;charset=utf-8;base64,([^"]+)"', page.read_text())
+    return list(csv.DictReader(io.StringIO(base64.b64decode(encoded[1]).decode())))
 
 
 class Killed(PipelineStep):

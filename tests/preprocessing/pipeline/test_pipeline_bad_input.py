@@ -10,6 +10,7 @@ import pytest
 import zstandard
 from pipeline_runs import documents, jsonl_source, sentences, set_aside, write_corpus, write_jsonl
 
+from mecellem.errors import UserError
 from preprocessing.pipeline.run import run
 
 
@@ -32,7 +33,7 @@ def corpus(tmp_path):
     (raw / "f_empty.jsonl").write_bytes(b"")
     fields = [b'{"id": 1}\n', b'{"text": null}\n', b'{"text": 5}\n', b'{"text": " \\n"}\n', b'{"text": "\\ud800"}\n', line(500)]
     (raw / "g_fields.jsonl").write_bytes(b"".join(fields))
-    source = jsonl_source(raw / "*", limits={"share": 1.0, "record_size": "1MB"})
+    source = jsonl_source(raw / "*", limits={"share": 1.0, "damaged_files": 2, "record_size": "1MB"})
     return write_corpus(tmp_path / "corpus.yaml", [source], shard_size="10MB")
 
 
@@ -68,6 +69,14 @@ def test_every_broken_record_is_counted_located_and_set_aside(corpus):
     counts = ledger["sources"]["laws"]["quarantined"]
     assert sum(counts.values()) == len(found)
     assert [place["line"] for place in ledger["locations"]["not_json"]] == [2, 3, 4, 5]
+
+
+def test_a_damaged_archive_stops_the_run_unless_that_is_allowed(corpus):
+    corpus.write_text(corpus.read_text().replace("damaged_files: 2", "damaged_files: 1"))
+    with pytest.raises(UserError, match=r"cut or broken in 2 places, such as in .*a_corrupt_member.jsonl.gz: .*damaged_files"):
+        run(corpus, workers=1)
+    corpus.write_text(corpus.read_text().replace("damaged_files: 1", "damaged_files: 2"))
+    run(corpus, workers=1)
 
 
 def test_a_line_of_100_megabytes_is_never_held(tmp_path):

@@ -47,6 +47,11 @@ def written(tmp_path, text):
         ("exact_dedup: {}", "exact_dup: {}", r"line 7: unknown stage `exact_dup`: did you mean `exact_dedup`\?"),
         ("exact_dedup: {}", "exact_dedup: {normalise: true}", r"line 7: unknown key .*normalise`: did you mean `normalize`\?"),
         ("exact_dedup: {}", "exact_dedup: {normalize: 3}", r"line 7: .*normalize` is 3: it must be true or false"),
+        ("kind: jsonl", "kind: jsonl\n    weight: .inf", r"line 5: .*weight` is inf: it must be a finite number"),
+        ("kind: jsonl", "kind: jsonl\n    keep_fields: [language]", r"line 5: .*a stage writes 'language': give the records'"),
+        ("name: laws", "name: our laws", r"line 3: .*name` is 'our laws': it must match \^"),
+        ("  - exact_dedup: {}", "  - exact_dedup", r"line 7: `stages\[0\]` is 'exact_dedup': it must be a mapping of"),
+        ("exact_dedup: {}", "language: {model: 3}", r"line 7: .*model` is 3: it must be text: put it in quotes"),
         ("  - exact_dedup: {}", "  - exact_dedup: {}\n  - exact_dedup: {}", r"line 8: exact_dedup stands twice in `stages`"),
         ("  - exact_dedup: {}", "  - {exact_dedup: {}, minhash: {}}", r"line 7: each item of `stages` is one stage"),
         ("paths: [laws.jsonl]", "paths: []", r"line 5: .*paths` is \[\]: it must not be empty"),
@@ -58,6 +63,13 @@ def test_a_wrong_line_is_named_with_what_to_do(tmp_path, old, new, sentence):
     path = written(tmp_path, GOOD.replace(old, new))
     with pytest.raises(UserError, match=rf"corpus\.yaml, {sentence}"):
         read_corpus(path)
+
+
+def test_a_source_keeps_the_limits_that_it_does_not_set(tmp_path):
+    text = GOOD.replace("out: out", "out: out\nlimits: {record_size: 200MB, missing_files: 3}")
+    corpus = read_corpus(written(tmp_path, text.replace("kind: jsonl", "kind: jsonl\n    limits: {share: 0.5}")))
+    limits = corpus.limits_of("laws")
+    assert (limits.record_size, limits.missing_files, limits.share) == (200 * 10**6, 3, 0.5)
 
 
 def test_two_sources_of_one_name_are_refused(tmp_path):

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import sys
 
@@ -9,6 +10,7 @@ from preprocessing.pipeline.executors import LocalExecutor
 from preprocessing.pipeline.plan import make_plan
 from preprocessing.pipeline.steps import begin, finish, steps_of
 
+STAGES = [{"exact_dedup": {}}, {"minhash": {}}, {"semantic_dedup": {"threshold": 1 - 1e-6}}]
 _counting = {"on": False, "work": 0}
 
 
@@ -18,7 +20,8 @@ def _count(event, arguments):
         _counting["work"] += 1
     if _counting["on"] and event in ("os.scandir", "os.listdir") and isinstance(arguments[0], (str, os.PathLike)):
         _counting["on"] = False
-        _counting["work"] += 1 + sum(1 for _ in os.scandir(arguments[0]))
+        with contextlib.suppress(OSError):  # imports look into folders that are not there
+            _counting["work"] += 1 + sum(1 for _ in os.scandir(arguments[0]))
         _counting["on"] = True
 
 
@@ -31,7 +34,7 @@ def file_system_work(folder, shards):
     paths = [write_jsonl(folder / "raw" / f"{n:05d}.jsonl", [sentences(n)]) for n in range(shards)]
     source = jsonl_source(folder / "raw" / "*.jsonl", id_field=None)
     assert len(paths) == shards
-    corpus = read_corpus(write_corpus(folder / "corpus.yaml", [source], [{"exact_dedup": {}}, {"minhash": {}}], shard_size=10))
+    corpus = read_corpus(write_corpus(folder / "corpus.yaml", [source], STAGES, shard_size=10))
     _counting.update(on=True, work=0)
     plan = make_plan(corpus)
     steps = steps_of(corpus, plan)

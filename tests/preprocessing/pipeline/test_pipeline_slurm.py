@@ -83,6 +83,7 @@ def test_every_phase_is_an_array_that_waits_for_the_one_before(corpus, site, slu
         assert "#SBATCH --mem-per-cpu=3G\n" in script
         assert re.search(r"#SBATCH --array=0-\d+%7\n", script)
         assert "launch_pickled_pipeline" in script
+        assert "\nulimit -n $(ulimit -Hn); export PATH=" in script
         assert ("--dependency=afterok" in script) == (number > 0)
         if number:
             assert f"--dependency=afterok:{99 + number}" in script
@@ -99,11 +100,14 @@ def test_a_phase_of_many_tasks_is_one_array_of_at_most_1000_jobs(tmp_path, site,
 
 
 @pytest.mark.slow
-def test_what_the_submitted_scripts_do_is_what_a_local_run_does(corpus, site, slurm, monkeypatch):
+@pytest.mark.parametrize("keep", ["all", "last"])
+def test_what_the_submitted_scripts_do_is_what_a_local_run_does(corpus, site, slurm, monkeypatch, keep):
     monkeypatch.setenv("RUN_JOBS", "1")
+    corpus.write_text(corpus.read_text() + f"keep_shards: {keep}\n")
     run(corpus, executor="slurm", site=site)
     stages = corpus.parent / "out" / "stages"
     assert len(documents(stages / "01_exact_dedup")) == 30
+    assert (stages / "00_read" / "shards").exists() == (keep == "all")
     by_slurm = outputs(stages)
     (corpus.parent / "out").rename(corpus.parent / "by_slurm")
     run(corpus, workers=1)

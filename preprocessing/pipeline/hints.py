@@ -1,0 +1,26 @@
+"""What a stage that drops most of a source deserves: a sentence that names the setting to look at."""
+
+from __future__ import annotations
+
+from preprocessing.pipeline.ledger import TaskLedger, most_common
+from preprocessing.pipeline.registry import STAGES
+
+MOST = 0.8  # of a source's documents: more than that is rarely what was meant
+_FEWEST = 20  # documents; of fewer any share is chance
+
+
+def hints(stage: str, ledger: TaskLedger) -> list[str]:
+    """A sentence for every source of which the stage dropped more than `MOST`."""
+    said = []
+    for name, source in sorted(ledger.sources.items()):
+        entered, dropped = source.entered.documents, sum(tally.documents for tally in source.dropped.values())
+        if entered < _FEWEST or dropped <= MOST * entered:
+            continue
+        reason, count = most_common({reason: tally.documents for reason, tally in source.dropped.items()})[0]
+        kind = STAGES[stage]
+        advice = kind.advice.get(reason, "see them with `mecellem prepare status --examples`")
+        said.append(
+            f"{stage} dropped {dropped / entered:.0%} of source {name}, {count:,} of {dropped:,} documents because "
+            f"{kind.reasons[reason]}; if that is not what you want, {advice}"
+        )
+    return said
