@@ -2,17 +2,19 @@
 
 Thresholds are only as good as the text that they were set on. This command takes text that you trust, makes bad text of
 known kinds from it (`bad_text.py`), runs the quality, language and morphology stages on both, and writes tables and a figure.
+The good text is measured a second time in lines of 80 letters, as old text files have it, after the repair stage.
 """
 
 from __future__ import annotations
 
 import random
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +32,13 @@ if TYPE_CHECKING:
     from datatrove.pipeline.filters.base_filter import BaseFilter
 
     from preprocessing.stages.morphology import MorphologyFilter
+    from preprocessing.stages.quality import QualitySettings
+    from preprocessing.stages.repair import Repair
 
 STAGES = ("quality", "language", "morphology")
-MORPHOLOGY = ("suffix_entropy", "lemma_diversity", "known_words")
+MORPHOLOGY = ("suffix_entropy", "lemma_diversity", "known_words", "turkish_letters")
+WRAPPED = "wrapped: the good texts in lines of 80 letters"
+_COLUMNS = 80
 _PERCENTILES = (1, 5, 50, 95, 99)
 
 
@@ -46,13 +52,34 @@ class Group:
     measures: dict[str, list[float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Stages:
+    """What is measured: the filters by name, and the repair before them, if there is one."""
+
+    filters: dict[str, BaseFilter]
+    repair: Repair | None
+
+    @property
+    def morphology(self) -> MorphologyFilter:
+        """The filter whose measures have curves."""
+        stage: Any = self.filters["morphology"]
+        return stage
+
+    @property
+    def quality(self) -> QualitySettings:
+        """Thresholds of the quality rules."""
+        stage: Any = self.filters["quality"]
+        return stage.settings
+
+
 def calibrate(
     input: tuple[Path, ...],
     out: Path = Path("calibration"),
     documents: int = 400,
     min_words: int = 100,
     seed: int = 0,
-    analyser: AnalyserName = "akana",
+    corpus_yaml: Path | None = None,
+    analyser: AnalyserName | None = None,
 ) -> None:
     """Measure the quality, language and morphology filters on text that you trust and on bad text made from it.
 
@@ -64,30 +91,67 @@ def calibrate(
         documents: documents to take of each source.
         min_words: shorter documents of a source are joined until they have so many words.
         seed: of the choice of documents and of the bad text.
-        analyser: of the morphology stage: akana, zeyrek or zemberek.
+        corpus_yaml: the YAML file of a run: its stages' settings are measured, and the defaults of those that it lacks.
+        analyser: of the morphology stage, akana, zeyrek or zemberek; none: the YAML file's, else akana.
     """
     check_inputs(input, "--input")
     check_output_folder(out, "--out")
+    if documents < 1 or min_words < 1:
+        raise UserError("--documents and --min-words must be at least 1")
     missing = [name for name in ("datatrove", "akana", "matplotlib") if find_spec(name) is None]
     if missing:
         raise UserError(f"{', '.join(missing)} must be installed for this: `pip install -e .[preprocess]`")
+    stages = make_stages(corpus_yaml, analyser)
     with step("Calibration of the filters", reads=input, writes=[out]) as console, atomic_folder(out) as folder:
         good = read_good(input, documents, min_words, seed)
         if not good:
             raise UserError(f"no source of --input has {min_words} words: give more text")
-        stages = _stages(analyser)
-        bad = make_all_bad(good, stages["morphology"], seed)
-        groups = {**{f"good: {name}": Group(texts) for name, texts in good.items()}, **{k: Group(t) for k, t in bad.items()}}
+        groups = {f"good: {name}": Group(texts) for name, texts in good.items()}
+        groups[WRAPPED] = Group([wrapped(text, stages.repair) for texts in good.values() for text in texts])
+        groups |= {title: Group(texts) for title, texts in make_all_bad(good, stages.morphology, seed).items()}
         with progress_bar(transient=True) as bar:
             task = bar.add_task("measuring", total=len(groups))
             for group in groups.values():
                 measure(group, stages)
                 bar.advance(task)
-        report = _report(groups, min_words)
+        report = _report(groups, min_words, stages)
         (folder / "calibration.md").write_text(report, "utf-8")
         _write_json(folder / "calibration.json", groups)
-        _draw(folder / "morphology.png", groups, stages["morphology"])
+        _draw(folder / "morphology.png", groups, stages.morphology)
         console.print(report, markup=False)
+
+
+def make_stages(corpus_yaml: Path | None = None, analyser: AnalyserName | None = None) -> Stages:
+    """The stages with the settings of a YAML file and defaults for those that it lacks; it may leave out the repair.
+
+    Raises `UserError` for a file that is not a corpus.
+    """
+    from preprocessing.pipeline.config import read_corpus
+    from preprocessing.stages.language import LanguageFilter, LanguageSettings
+    from preprocessing.stages.morphology import MorphologyFilter, MorphologySettings
+    from preprocessing.stages.quality import QualityFilter, QualitySettings
+    from preprocessing.stages.repair import Repair, RepairSettings
+
+    given = {stage.name: stage.settings for stage in read_corpus(corpus_yaml).stages} if corpus_yaml else {}
+    repair = given.get("repair", None if corpus_yaml else RepairSettings())
+    # the cache is the run's: a calibration neither needs nor changes it
+    morphology = given.get("morphology", MorphologySettings()).model_copy(update={"cache": None})
+    if analyser:
+        morphology = morphology.model_copy(update={"analyser": analyser})
+    return Stages(
+        filters={
+            "quality": QualityFilter(given.get("quality", QualitySettings())),
+            "language": LanguageFilter(given.get("language", LanguageSettings())),
+            "morphology": MorphologyFilter(morphology),
+        },
+        repair=Repair(repair) if repair else None,
+    )
+
+
+def wrapped(text: str, repair: Repair | None) -> str:
+    """A text in lines of 80 letters, then repaired: what a run's filters see of a text file with such lines."""
+    lines = "\n".join("\n".join(textwrap.wrap(line, _COLUMNS)) for line in text.split("\n"))
+    return repair.repair(lines)[0] if repair else lines
 
 
 def read_good(paths: Iterable[Path], documents: int, min_words: int, seed: int) -> dict[str, list[str]]:
@@ -113,15 +177,15 @@ def make_all_bad(good: dict[str, list[str]], morphology: MorphologyFilter, seed:
     return {f"bad: {kind}": make_bad(kind, texts, vocabulary, seed) for kind in BAD_KINDS}
 
 
-def measure(group: Group, stages: dict[str, BaseFilter]) -> None:
+def measure(group: Group, stages: Stages) -> None:
     """Run every stage on every text by itself, whatever the others said, and collect verdicts and measures."""
     from datatrove.data import Document
 
-    group.kept = dict.fromkeys((*stages, "all"), 0)
+    group.kept = dict.fromkeys((*stages.filters, "all"), 0)
     for number, text in enumerate(group.texts):
         kept = True
         doc = Document(text, str(number))
-        for name, stage in stages.items():
+        for name, stage in stages.filters.items():
             verdict = stage.filter(doc)
             passed, reason = verdict if isinstance(verdict, tuple) else (verdict, "")
             group.kept[name] += bool(passed)
@@ -129,30 +193,19 @@ def measure(group: Group, stages: dict[str, BaseFilter]) -> None:
             if not passed:
                 group.reasons[f"{name}: {reason}"] += 1
         group.kept["all"] += kept
-        for name, value in {**quality_measures(text), **doc.metadata.get("measures", {})}.items():
+        for name, value in {**doc.metadata.get("measures", {}), **repetition_measures(text, stages.quality)}.items():
             group.measures.setdefault(name, []).append(float(value))
 
 
-def quality_measures(text: str) -> dict[str, float]:
-    """What the quality rules compare with their thresholds; datatrove's filters tell the verdict only."""
+def repetition_measures(text: str, settings: QualitySettings) -> dict[str, float]:
+    """What the rules on repetition compare with their thresholds; the filters leave their other measures themselves."""
     from datatrove.pipeline.filters import gopher_repetition_filter as gopher
 
-    from preprocessing.stages.quality import LINE_ENDS, QualitySettings, every_casing
     from preprocessing.turkish import tokens
 
     all_tokens = tokens(text)
-    real = [token for token in all_tokens if token[0].isalnum()]
     lines = [line for line in text.split("\n") if line.strip()]
-    settings = QualitySettings()
-    measures = {
-        "mean word length": sum(map(len, real)) / max(1, len(real)),
-        "alphabetic words": sum(any(map(str.isalpha, token)) for token in all_tokens) / len(all_tokens),
-        "stop words": float(len(set(every_casing(settings.stop_words)) & set(all_tokens))),
-        "punctuated lines": sum(line.endswith(LINE_ENDS) for line in lines) / len(lines),
-        "lines per word": text.count("\n") / len(all_tokens),
-        "duplicate lines": gopher.find_duplicates(lines)[0] / len(lines),
-        "duplicate line characters": gopher.find_duplicates(lines)[1] / len(text),
-    }
+    measures = {"duplicate line characters": gopher.find_duplicates(lines)[1] / len(text)}
     for n, _ in settings.top_ngrams:
         measures[f"top {n}-gram"] = gopher.find_top_duplicate(gopher.get_n_grams(all_tokens, n)) / len(text)
     for n, _ in settings.duplicate_ngrams:
@@ -168,20 +221,8 @@ def area_under_roc(good: Sequence[float], bad: Sequence[float]) -> float:
     return float((ranks[: len(good)].sum() - len(good) * (len(good) + 1) / 2) / (len(good) * len(bad)))
 
 
-def _stages(analyser: AnalyserName) -> dict[str, BaseFilter]:
-    from preprocessing.stages.language import LanguageFilter, LanguageSettings
-    from preprocessing.stages.morphology import MorphologyFilter, MorphologySettings
-    from preprocessing.stages.quality import QualityFilter, QualitySettings
-
-    return {
-        "quality": QualityFilter(QualitySettings()),
-        "language": LanguageFilter(LanguageSettings()),
-        "morphology": MorphologyFilter(MorphologySettings(analyser=analyser)),
-    }
-
-
 def _all_good(groups: dict[str, Group], name: str) -> list[float]:
-    return [value for title, group in groups.items() if title.startswith("good") for value in group.measures.get(name, [])]
+    return [value for title, group in groups.items() if title.startswith("good: ") for value in group.measures.get(name, [])]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -189,8 +230,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def _report(groups: dict[str, Group], min_words: int) -> str:
-    bad = {title: group for title, group in groups.items() if title.startswith("bad")}
+def _report(groups: dict[str, Group], min_words: int, stages: Stages) -> str:
+    bad = {title: group for title, group in groups.items() if title.startswith("bad: ")}
     kept = [
         (
             title,
@@ -215,7 +256,25 @@ def _report(groups: dict[str, Group], min_words: int) -> str:
             _table(("measure", *(f"{p}%" for p in _PERCENTILES), *(title.removeprefix("bad: ") for title in bad)), percentiles),
             "Area under the ROC curve of good against bad text (0.5: not told apart; below: bad text has more of it):",
             _table(("text", *MORPHOLOGY), areas),
+            _bits(groups, stages.morphology),
         ]
+    )
+
+
+def _bits(groups: dict[str, Group], stage: MorphologyFilter) -> str:
+    """The suffix entropy of good text in bits, which is what `reference_entropy` is set from."""
+    reference = stage.settings.reference_entropy
+    medians = {
+        title.removeprefix("good: "): reference * float(np.median(group.measures["suffix_entropy"]))
+        for title, group in groups.items()
+        if title.startswith("good: ") and "suffix_entropy" in group.measures
+    }
+    if not medians:
+        return "No good text was long enough for the suffix entropy."
+    rows = [(name, f"{bits:.2f}") for name, bits in medians.items()]
+    return (
+        f"Suffix entropy of good text in bits, with {stage.settings.analyser} (medians). `reference_entropy` is {reference:g}; "
+        f"the median of these sources is {np.median(list(medians.values())):.2f}:\n\n" + _table(("text", "bits"), rows)
     )
 
 
@@ -253,15 +312,15 @@ def _curve(good: NDArray[np.float64], bad: NDArray[np.float64]) -> tuple[NDArray
 
 
 def _draw(path: Path, groups: dict[str, Group], stage: MorphologyFilter) -> None:
-    """ROC curves of the three morphological measures, one line a bad kind, with the points of the settings' thresholds."""
+    """ROC curves of the morphological measures, one line a bad kind, with the points of the settings' thresholds."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    figure = Figure(figsize=(16, 4.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(MORPHOLOGY), sharey=True), MORPHOLOGY, strict=True):
         good = np.array(_all_good(groups, name))
         threshold = getattr(stage.settings, f"min_{name}")
         for title, group in groups.items():
-            if title.startswith("bad") and name in group.measures:
+            if title.startswith("bad: ") and name in group.measures:
                 bad = np.array(group.measures[name])
                 (line,) = axes.plot(*_curve(good, bad), label=title.removeprefix("bad: "))
                 axes.plot((bad >= threshold).mean(), (good >= threshold).mean(), "o", color=line.get_color())

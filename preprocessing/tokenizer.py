@@ -122,21 +122,24 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load_tokenizer(folder: Path, eod: str | None = None) -> LoadedTokenizer:
+def load_tokenizer(
+    folder: Path, eod: str | None = None, folder_from: str = "--tokenizer", eod_from: str = "--eod"
+) -> LoadedTokenizer:
     """Read any Hugging Face tokenizer folder that has a `tokenizer.json`.
 
     `eod`: the entry that ends a document, by default its `eos_token`. Truncation and padding that the file may switch on
-    are switched off. Raises `UserError` for a folder that is missing, incomplete or broken.
+    are switched off. Raises `UserError` for a folder that is missing, incomplete or broken; `folder_from` and `eod_from`
+    say in it where the user gave the two.
     """
     from tokenizers import Tokenizer
 
     advice = "name a folder that `mecellem tokenizer train` or save_pretrained wrote"
     if not folder.is_dir():
-        raise UserError(f"--tokenizer {folder} is not a folder: {advice}")
+        raise UserError(f"{folder_from}: {folder} is not a folder: {advice}")
     path, config_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
     for needed in (path, config_path):
         if not needed.is_file():
-            raise UserError(f"{needed} is missing: {advice}")
+            raise UserError(f"{folder_from}: {needed} is missing: {advice}")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for every kind of broken file
@@ -150,10 +153,10 @@ def load_tokenizer(folder: Path, eod: str | None = None) -> LoadedTokenizer:
         content = eod
     eod_id = tokenizer.token_to_id(content) if isinstance(content, str) else None
     if eod_id is None:
-        where = f"{config_path}: eos_token" if eod is None else "--eod"
+        where = f"{config_path}: eos_token" if eod is None else f"{eod_from}:"
         raise UserError(
             f"{where} {content!r} is not an entry of the vocabulary in {path}, and it has to end each document: "
-            "name an entry with --eod"
+            f"name an entry with {eod_from}"
         )
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -191,6 +194,8 @@ def train(
     if held_out:
         check_inputs([held_out], "--held-out")
     check_output_folder(out, "--out")
+    if model_max_length < 1:
+        raise UserError(f"--model-max-length {model_max_length}: at least 1 token is needed")
     if sample_weights and sample_bytes is None:
         raise UserError("--sample-weights divides a sample: give --sample-bytes as well")
     plan = plan_sample(corpus, sample_bytes, sample_weights) if sample_bytes is not None else None

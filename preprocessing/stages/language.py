@@ -17,6 +17,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from pydantic import BaseModel, ConfigDict, Field
 
 from mecellem.errors import UserError
+from preprocessing.stages.settings import Share
 from preprocessing.turkish import lower
 
 if TYPE_CHECKING:
@@ -41,10 +42,9 @@ class LanguageSettings(BaseModel):
     languages: tuple[str, ...] = Field(
         default=TURKISH, min_length=1, description="labels to keep, as the identifier writes them: tr, or tur_Latn with GlotLID"
     )
-    threshold: float = Field(
+    threshold: Share = Field(
         default=0.875,
         ge=0,
-        le=1,
         description="least probability: FineWeb-2's for tur_Latn with GlotLID; py3langid gives 20 Turkish words 0.97 and more",
     )
     characters: int = Field(

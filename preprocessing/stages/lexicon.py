@@ -25,8 +25,9 @@ _MODULES: dict[str, str] = {"akana": "akana", "zeyrek": "zeyrek", "zemberek": "z
 # A task's memory for words, about 130 MB. Web text has ever new ones: misspellings, names, links.
 MOST_WORDS = 500_000
 _SAVE_AFTER = 20_000  # new words: 20 s of the slowest analyser that a killed task has to do again
-# Morphemes without letters of their own: akana names them, the others can tell by an empty surface.
-_SILENT = frozenset({"A3sg", "Nom", "Pnon"})
+# Morphemes without letters of their own (third person singular, nominative, no possessor): akana names them, the others
+# can tell by an empty surface.
+SILENT = frozenset({"A3sg", "Nom", "Pnon"})
 
 
 class Analysis(NamedTuple):
@@ -129,7 +130,7 @@ def _akana() -> Analyser:
         if not found:
             return None
         best = found[0]
-        suffixes = [name for name in best["morphemes"][1:] if name not in _SILENT]
+        suffixes = [name for name in best["morphemes"][1:] if name not in SILENT]
         return Analysis(best["lemma"], "+".join(suffixes))
 
     return first

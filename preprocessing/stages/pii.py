@@ -20,25 +20,42 @@ from mecellem.errors import UserError
 TAGS = {"email": "[E-POSTA]", "iban": "[IBAN]", "tckn": "[TCKN]", "phone": "[TELEFON]"}
 
 # Bounded, so that a run of a million letters costs a million steps; datatrove's pattern for addresses is quadratic there.
-_DOMAIN = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}"
-_EMAIL = re.compile(rf"(?<![\w.+-])[A-Za-z0-9][\w.%+-]{{0,63}}@{_DOMAIN}\b")
+# Letters of every alphabet: çağrı@örnek.com.tr is an address.
+_LABEL = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
+_EMAIL = re.compile(rf"(?<![\w%+])[^\W_][\w.%+-]{{0,63}}@(?:{_LABEL}\.){{1,8}}[^\W\d_]{{2,24}}\b")
+# The groups of an IBAN may be parted by spaces of any kind, dashes or the end of a line.
+# What stands before it is looked at behind its first two letters: patterns that begin with a set of signs are found faster.
 _IBAN = re.compile(
-    r"(?<![A-Za-z0-9])(?:[Tt][Rr][ -]?\d{2}(?:[ .-]?\d){22}(?!\d)"
-    r"|[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?![A-Za-z0-9]))"
+    r"[A-Zt][A-Zr](?=[\s-]{0,3}\d\d)(?:(?<![A-Za-z0-9]..)|(?<=IBAN..)|(?<=iban..))"
+    r"(?:(?:(?<=T[Rr])|(?<=tr))\s{0,2}-?\d\d(?:[\s.-]{0,3}\d){22}(?!\d)"
+    r"|(?<=[A-Z]{2})\d\d(?:[\s-]{0,2}[A-Z0-9]{4}){2,7}(?:[\s-]{0,2}[A-Z0-9]{1,3})?(?![A-Za-z0-9]))"
 )
-# Neither inside a longer number nor part of a case number (2019/12345), an amount (1.234,56) or a code with a dash.
-_TCKN = re.compile(r"(?<![\w/-])(?<!\d[.,])[1-9]\d{10}(?![\w/-]|[.,]\d)")
+_LAST_GROUP = re.compile(r"[\s-]+[A-Z0-9]+$")
+# Neither inside a longer number or a code, nor behind or before the digits of a case number (2019/12345), an amount or a
+# code with a dash; those digits may be another identity number. What else stands around it is left to the checksum, which
+# one number of a hundred passes.
+_TCKN = re.compile(r"[1-9]\d\d(?: ?\d{3}){2} ?\d\d(?!\d|[.,]\d|[/-]\d(?!\d{10}(?!\d)))")
+_BEFORE_TCKN = re.compile(r"(?:(?<![^\W_])|(?<=tc)|(?<=kn)|(?<=no))(?:(?<!\d[.,/-])|(?<=(?<!\d)\d{11}[/-]))\Z", re.IGNORECASE)
 _GAP = r"[ \u00a0./()-]{0,3}"
 # Mobile 5xx, area codes (all even: 212 ... 488), 800 and 850.
 _AREA = r"(?:5\d\d|[234]\d[02468]|8[05]0)"
-_PHONE = re.compile(
-    rf"(?<![\w+/.,-])(?:"
-    rf"(?:\(?\+|00){_GAP}90{_GAP}(?:\(?0\)?)?{_GAP}\(?{_AREA}{_GAP}\d{{3}}{_GAP}\d{{2}}{_GAP}\d{{2}}"  # +90 (312) 123 45 67
-    rf"|\(?0[ ]?\(?{_AREA}\)?{_GAP}\d{{3}}{_GAP}\d{{2}}{_GAP}\d{{2}}"  # 0(312) 123 45 67
-    rf"|\(?5\d\d\)?[ .-]\d{{3}}[ .-]\d{{2}}[ .-]\d{{2}}"  # 532 123 45 67: mobile, by its grouping
-    rf"|\+(?!90)[1-9]\d{{0,2}}(?:[ ()-]{{0,2}}\d){{7,12}}"  # another country's, with its +
-    rf")(?![\d/])(?![.,]\d)"
+_SEVEN = rf"(?:\d{{3}}{_GAP}\d\d{_GAP}\d\d|\d{{3}}{_GAP}\d{_GAP}\d{{3}}|\d\d{_GAP}\d\d{_GAP}\d{{3}})"
+# What follows a number of things or of money, in groups of three as some telephone numbers are.
+_UNIT = (
+    r"(?!\s?(?:[Aa]det|[Tt][Ll]|[Ll]ira|₺|€|\$|[Aa]vro|[Ee]uro|[Dd]olar|[Kk]uruş|[Kk]işi|[Pp]arsel|[Aa]da\b|[Mm]²|m2|metre"
+    r"|[Tt]on\b|kg\b|[Ll]itre|[Hh]isse|[Pp]ay\b|[Ss]ayılı|[Mm]ilyon|[Mm]ilyar|[Bb]in\b))"
 )
+_PHONE = re.compile(
+    rf"(?<![\w+])(?<!\d[/.,-])(?:"
+    rf"(?:\(?\+|00){_GAP}90{_GAP}(?:\(?0\)?)?{_GAP}\(?{_AREA}{_GAP}{_SEVEN}"  # +90 (312) 123 45 67
+    rf"|90[ \u00a0]?{_AREA}[ \u00a0]?\d{{3}}[ \u00a0]?\d\d[ \u00a0]?\d\d{_UNIT}"  # 905321234567
+    rf"|\(?0[ \u00a0-]{{0,2}}\(?{_AREA}\)?{_GAP}{_SEVEN}"  # 0(312) 123 45 67, 0850 222 0 123
+    rf"|\({_AREA}\){_GAP}{_SEVEN}"  # (312) 123 45 67
+    rf"|5\d\d(?P<gap>[ \u00a0.-])\d{{3}}(?P=gap)?\d\d(?P=gap)?\d\d{_UNIT}"  # 532 123 45 67: mobile, by its grouping
+    rf"|\+(?!90)(?!\d{{1,3}}(?:[ .]\d{{3}})*[ .]000\b)[1-9]\d{{0,2}}(?:[ ()-]{{0,2}}\d){{7,12}}{_UNIT}"  # another country's
+    rf")(?!\d)(?![.,]\d)(?:[/-]\d{{1,4}}(?![\d/]))?(?!/\d)"  # with its extension
+)
+_MOST_PASSES = 5
 
 
 class PiiSettings(BaseModel):
@@ -80,8 +97,12 @@ class PiiMask(PipelineStep):
     def mask(self, text: str) -> tuple[str, Counter[str]]:
         """The text with tags in place of what was found, and how much of each kind was."""
         masked: Counter[str] = Counter()
-        for kind in self._kinds:
-            text = _MASKS[kind](text, masked)
+        for _ in range(_MOST_PASSES):  # where numbers touch, a masked one may show what the one beside it is
+            before = masked.total()
+            for kind in self._kinds:
+                text = _MASKS[kind](text, masked)
+            if masked.total() == before:
+                break
         return text, masked
 
 
@@ -101,7 +122,8 @@ def _mask_tckn(text: str, masked: Counter[str]) -> str:
     from akana import validate_tckn
 
     def tag(match: re.Match[str]) -> str:
-        if not validate_tckn(match[0]):
+        start = match.start()
+        if not _BEFORE_TCKN.search(match.string, max(0, start - 13), start) or not validate_tckn(match[0].replace(" ", "")):
             return match[0]
         masked["tckn"] += 1
         return TAGS["tckn"]
@@ -113,15 +135,16 @@ def _mask_iban(text: str, masked: Counter[str]) -> str:
     from akana import validate_iban
 
     def tag(match: re.Match[str]) -> str:
-        candidate, rest = match[0], ""
-        while candidate:
-            if validate_iban(re.sub(r"[ .-]", "", candidate).upper()):
+        candidate = match[0]
+        while True:
+            if validate_iban(re.sub(r"[\s.-]", "", candidate).upper()):
                 masked["iban"] += 1
-                return TAGS["iban"] + rest
+                return TAGS["iban"] + match[0][len(candidate) :]
             # a word in capitals may stand behind the number: give its group back
-            candidate, gap, group = candidate.rpartition(" ")
-            rest = gap + group + rest
-        return match[0]
+            shorter = _LAST_GROUP.sub("", candidate)
+            if shorter == candidate:
+                return match[0]
+            candidate = shorter
 
     return _IBAN.sub(tag, text)
 

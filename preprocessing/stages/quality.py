@@ -3,6 +3,13 @@
 The numbers are FineWeb-2's for Turkish (its `tur_Latn` settings, which its authors computed from Turkish web text) where it
 has one, else the original's; docs/decisions/0016 shows what they do to good and bad Turkish text. datatrove finds Turkish
 words with spaCy; here one regular expression does, and `benchmarks/preprocessing_stages.py` compares the two.
+
+The defaults are for documents of several sentences: of the sample corpus of single sentences they keep 1%, and with
+
+    - quality: {min_words: 3, min_stop_words: 0, top_ngrams: []}
+
+95%: what is left are the rules about signs, word length and repetition. As a stage's settings are those of all sources,
+sentences and documents are best prepared by two YAML files.
 """
 
 from __future__ import annotations
@@ -15,9 +22,11 @@ from datatrove.pipeline.filters.c4_filters import C4QualityFilter
 from datatrove.pipeline.filters.fineweb_quality_filter import FineWebQualityFilter
 from datatrove.pipeline.filters.gopher_quality_filter import GopherQualityFilter
 from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter
+from datatrove.utils.text import PUNCTUATION_SET, split_into_words
 from datatrove.utils.word_tokenizers import WordTokenizer
 from pydantic import BaseModel, ConfigDict, Field
 
+from preprocessing.stages.settings import Share
 from preprocessing.turkish import capitalize, sentence_spans, tokens, upper
 
 # FineWeb-2's list for tur_Latn without its "the".
@@ -45,41 +54,40 @@ class QualitySettings(BaseModel):
         description="longest mean word, in letters: Gopher's. FineWeb-2 takes 21 for Turkish, beyond any text of the "
         "calibration, where 99% of good documents stay below 7.7",
     )
-    max_symbols_per_word: float = Field(default=0.1, ge=0, description="most # signs, and ellipses, per word: Gopher's")
-    max_bullet_lines: float = Field(default=0.9, ge=0, description="share of lines that start with a bullet: Gopher's")
-    max_ellipsis_lines: float = Field(default=0.3, ge=0, description="share of lines that end with an ellipsis: Gopher's")
-    min_alphabetic_words: float = Field(
+    max_symbols_per_word: Share = Field(default=0.1, ge=0, description="most # signs, and ellipses, per word: Gopher's")
+    max_bullet_lines: Share = Field(default=0.9, ge=0, description="share of lines that start with a bullet: Gopher's")
+    max_ellipsis_lines: Share = Field(default=0.3, ge=0, description="share of lines that end with an ellipsis: Gopher's")
+    min_alphabetic_words: Share = Field(
         default=0.6,
         ge=0,
-        le=1,
         description="share of tokens, signs among them, with a letter: 99% of good documents have 0.595 or more. "
         "FineWeb-2's 0.773 drops half of a dictionary and a fifth of help pages",
     )
     min_stop_words: int = Field(default=2, ge=0, description="fewest different stop words: Gopher's, kept by FineWeb-2")
     stop_words: tuple[str, ...] = Field(default=STOP_WORDS, description=f"lower case; all-capital text counts too: {_FINEWEB2}")
 
-    max_duplicate_lines: float = Field(default=0.303, ge=0, description=f"share of lines seen before: {_FINEWEB2}")
-    top_ngrams: tuple[tuple[int, float], ...] = Field(
+    max_duplicate_lines: Share = Field(default=0.303, ge=0, description=f"share of lines seen before: {_FINEWEB2}")
+    top_ngrams: tuple[tuple[int, Share], ...] = Field(
         default=((2, 0.094), (3, 0.114), (4, 0.136)),
         description=f"(n, share of characters in the most frequent n-gram): {_FINEWEB2}",
     )
-    duplicate_ngrams: tuple[tuple[int, float], ...] = Field(
+    duplicate_ngrams: tuple[tuple[int, Share], ...] = Field(
         default=((5, 0.168), (6, 0.151), (7, 0.135), (8, 0.123), (9, 0.116), (10, 0.107)),
         description=f"(n, share of characters in n-grams seen before): {_FINEWEB2}",
     )
-    max_duplicate_paragraphs: float = Field(
+    max_duplicate_paragraphs: Share = Field(
         default=0, ge=0, description=f"share of paragraphs seen before: off in FineWeb-2; {_GOPHER}: 0.3"
     )
 
-    min_punctuated_lines: float = Field(default=0.2, ge=0, description=f"share of lines that end a sentence: {_FINEWEB2}")
-    max_short_lines: float = Field(
+    min_punctuated_lines: Share = Field(default=0.2, ge=0, description=f"share of lines that end a sentence: {_FINEWEB2}")
+    max_short_lines: Share = Field(
         default=0, ge=0, description="share of lines of short_line letters or less: off in FineWeb-2; FineWeb: 0.67"
     )
     short_line: int = Field(default=30, ge=1, description="letters of a short line: FineWeb's")
-    max_duplicate_line_characters: float = Field(
+    max_duplicate_line_characters: Share = Field(
         default=0.1, ge=0, description="share of characters in repeated lines: FineWeb-2's"
     )
-    max_lines_per_word: float = Field(default=0.273, ge=0, description=f"line breaks per word, above it a list: {_FINEWEB2}")
+    max_lines_per_word: Share = Field(default=0.273, ge=0, description=f"line breaks per word, above it a list: {_FINEWEB2}")
 
     c4: bool = Field(
         default=False,
@@ -139,6 +147,12 @@ class QualityFilter(BaseFilter):
         "curly_bracket": "it holds a curly bracket, as program code does",
         "few_sentences": "too few sentences are left after C4's cuts",
     }
+    ADVICE: ClassVar[dict[str, str]] = {
+        "short_document": "lower min_words; for a source of single sentences also set min_stop_words: 0 and top_ngrams: [] "
+        "below `quality:`",
+        "few_stop_words": "lower min_stop_words below `quality:`, or give it other stop_words",
+        "top_ngrams": "raise the shares of top_ngrams below `quality:`; for single sentences set top_ngrams: []",
+    }
     # datatrove's reasons -> ours; its n-gram reasons carry the n, which the settings tell as well
     _KEYS: ClassVar[dict[str, str]] = {
         "gopher_short_doc": "short_document",
@@ -163,7 +177,8 @@ class QualityFilter(BaseFilter):
     def __init__(self, settings: QualitySettings) -> None:
         super().__init__()
         self.settings = settings
-        words = TurkishTokens()
+        self.stop_words = frozenset(every_casing(settings.stop_words))
+        self.words = words = TurkishTokens()
         # cheap rules first, n-grams after them; datatrove caches the last texts' words, so they are split once
         self.rules: list[BaseFilter] = [_gopher_quality(settings, words), _fineweb(settings, words)]
         self.rules.append(_gopher_repetition(settings, words))
@@ -174,6 +189,7 @@ class QualityFilter(BaseFilter):
         """Keep the document (True) or drop it with a key of `REASONS`; with `c4`, lines of its text may be cut."""
         if not doc.text.strip():
             return False, "empty"
+        doc.metadata["measures"] = measures(doc.text, self.words, self.stop_words)
         for rule in self.rules:
             verdict = rule.filter(doc)
             if verdict is not True:
@@ -194,6 +210,24 @@ class QualityFilter(BaseFilter):
 def every_casing(stop_words: tuple[str, ...]) -> list[str]:
     """Old statutes and headings are all capitals: VE, İÇİN. datatrove compares words as they are written."""
     return [form for word in stop_words for form in (word, capitalize(word), upper(word))]
+
+
+def measures(text: str, words: WordTokenizer, stop_words: frozenset[str]) -> dict[str, float]:
+    """What the main rules look at, for the ledger; counted as datatrove does, which keeps the last texts' words."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    everything = split_into_words(text, words)
+    # the first letter decides nearly always, and a generator for each word would take longer than some of the rules
+    found = [word for word in everything if word[0] not in PUNCTUATION_SET or not PUNCTUATION_SET.issuperset(word)]
+    alphabetic = sum(word[0].isalpha() or any(map(str.isalpha, word)) for word in found)
+    return {
+        "words": len(found),
+        "mean_word_length": sum(map(len, found)) / max(1, len(found)),
+        "stop_words": len(stop_words.intersection(found)),
+        "alphabetic_words": alphabetic / max(1, len(everything)),
+        "duplicate_lines": 1 - len(set(lines)) / len(lines),
+        "punctuated_lines": sum(line.endswith(LINE_ENDS) for line in lines) / len(lines),
+        "lines_per_word": text.count("\n") / max(1, len(everything)),
+    }
 
 
 def _gopher_quality(settings: QualitySettings, words: WordTokenizer) -> BaseFilter:

@@ -17,7 +17,10 @@ from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 from pydantic import BaseModel, ConfigDict, Field
 
+from preprocessing.stages.dotting import redot
 from preprocessing.stages.lexicon import AnalyserName, Lexicon, check_analyser
+from preprocessing.stages.settings import Share
+from preprocessing.stages.unwrap import unwrap
 from preprocessing.turkish import DOT_ABOVE, words
 
 if TYPE_CHECKING:
@@ -54,12 +57,10 @@ _INVISIBLE = re.compile(
     "|(?<![\u0600-\u0dff\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]"
 )
 _LETTERS = r"[^\W\d_]+"
-# A word cut by a hyphen at the end of its line, once or more; what follows starts in lower case ("Türk-\nİş" does not).
-_CUT = r"-[ \t]*\n[ \t]*"
+# A word cut at the end of its line, once or more, by a hyphen or by what code pages made of a soft one.
+_CUT = r"[-\u2010\u00ac][ \t]*\n[ \t]*"
 _CUT_LINE = re.compile(_CUT)
-_CUT_WORD = re.compile(
-    rf"({_LETTERS}(?:{_CUT}(?=[a-zçğıöşüâîû]){_LETTERS}(?:['’]{_LETTERS})?)+)([.,;:!?)\]”\"\'»…]*)([ \t]+|(?=\n)|\Z)"
-)
+_CUT_WORD = re.compile(rf"({_LETTERS}(?:{_CUT}{_LETTERS}(?:['’]{_LETTERS})?)+)([.,;:!?)\]”\"\'»…]*)([ \t]+|(?=\n)|\Z)")
 _SOFT_CUT = re.compile("\u00ad[ \t]*\n[ \t]*(\\S+)[ \t]*")
 _SPACE = "\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 # Only what has to change matches: replacing every single space by a space would be most of this stage's time.
@@ -79,14 +80,15 @@ class RepairSettings(BaseModel):
     lookalikes: bool = Field(default=True, description="s with a comma below and g with a caron, in Turkish text only")
     invisible: bool = Field(default=True, description="NUL, control, zero-width and direction characters, soft hyphens")
     dotted_i: bool = Field(default=True, description="i followed by U+0307, which lower() makes of İ")
+    lost_dots: bool = Field(default=True, description="I for İ and i for ı where casing without Turkish rules made them")
     composed: bool = Field(default=True, description="Unicode form NFC: one character for ö instead of o and a combining mark")
     hyphenation: bool = Field(default=True, description="words that a hyphen cuts at the end of a line (mahke-/mesi)")
+    wrapped_lines: bool = Field(default=True, description="line breaks inside paragraphs, where a text is visibly wrapped")
     white_space: bool = Field(default=True, description="runs of spaces, spaces around line breaks, more than one empty line")
     analyser: AnalyserName = Field(default="akana", description="the lexicon that decides about words")
-    turkish_share: float = Field(
+    turkish_share: Share = Field(
         default=0.5,
         gt=0,
-        le=1,
         description="share of the doubtful words, of three letters or more, that must turn into Turkish ones: our choice",
     )
 
@@ -108,7 +110,9 @@ class Repair(PipelineStep):
             "dotted_i": _one_dot,
             "composed": _compose,
             "lookalikes": self._lookalikes,
+            "lost_dots": self._redot,
             "hyphenation": self._join_cut_words,
+            "wrapped_lines": unwrap,
             "white_space": _tidy_spaces,
         }
         self._repairs = {name: function for name, function in every.items() if getattr(settings, name)}
@@ -156,6 +160,9 @@ class Repair(PipelineStep):
         turkish = sum(self.lexicon.known(word.translate(table)) for word in doubtful)
         return text.translate(table) if turkish >= max(1, self.settings.turkish_share * len(doubtful)) else text
 
+    def _redot(self, text: str) -> str:
+        return redot(text, lambda: self.lexicon, self.settings.turkish_share)
+
     def _join_cut_words(self, text: str) -> str:
         return _CUT_WORD.sub(self._joined, text) if _CUT_LINE.search(text) else text
 
@@ -163,6 +170,8 @@ class Repair(PipelineStep):
         """The word on the first line; with its hyphen where only its parts are words ("anne-baba"), else all as it was."""
         cut, marks, gap = match.groups()
         parts = re.split(_CUT, cut)
+        if not all(part[0].islower() for part in parts[1:]) and not cut.isupper():
+            return match[0]  # "Türk-\nİş"
         if self.lexicon.known("".join(parts)):
             word = "".join(parts)
         elif all(len(part) > 2 and self.lexicon.known(part) for part in parts):

@@ -19,7 +19,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, Final
 
-from preprocessing.stages.lexicon import check_analyser
+from preprocessing.stages.lexicon import SILENT, check_analyser
 from preprocessing.turkish import fold
 
 APOSTROPHES: Final = "'’"
@@ -29,8 +29,6 @@ _FRONT = ("kale", "gemi", "ütü", "ev", "göz", "iş", "türk", "gel", "gör", 
 _ALPHABET = frozenset("abcçdefgğhıijklmnoöprsştuüvyz")  # after folding, which makes a of â
 _BACK_VOWELS, _FRONT_VOWELS = frozenset("aıou"), frozenset("eiöü")
 _NAMES = frozenset({"Prop", "Abbrv"})
-# What akana names without a letter of its own: third person singular, nominative, no possessor.
-_SILENT = frozenset({"A3sg", "Nom", "Pnon"})
 _LONGEST_CHAIN = 16  # letters; a longer row of suffixes without its root is no entry that one meets
 
 
@@ -117,4 +115,4 @@ def _stem_of(item: dict[str, Any]) -> str:
 
 
 def _spoken(item: dict[str, Any]) -> list[str]:
-    return [name for name in item["morphemes"][1:] if name not in _SILENT]
+    return [name for name in item["morphemes"][1:] if name not in SILENT]

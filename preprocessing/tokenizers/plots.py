@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mecellem.page.svg import figure_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,18 +84,9 @@ def lengths(counts: dict[int, int], used: dict[int, int]) -> Figure:
     return figure
 
 
-def svg(figure: Figure) -> str:
-    """The figure as an <svg> element; text stays text, the same figure gives the same bytes."""
-    import matplotlib as mpl
-
-    data = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mecellem", "font.family": "sans-serif"}):
-        figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
-    content = data.getvalue()
-    return content[content.index("<svg") :]
-
-
 def save(figure: Figure, path: Path) -> None:
     """Write `path`.svg and `path`.png."""
-    path.with_name(f"{path.name}.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg(figure), encoding="utf-8")
+    path.with_name(f"{path.name}.svg").write_text(
+        '<?xml version="1.0" encoding="utf-8"?>\n' + figure_svg(figure), encoding="utf-8"
+    )
     figure.savefig(path.with_name(f"{path.name}.png"), dpi=130, metadata={"Software": None})

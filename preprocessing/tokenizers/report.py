@@ -14,6 +14,7 @@ from mecellem.flags import parse_and_call
 from mecellem.page import csv_uri
 from mecellem.page import render as render_page
 from mecellem.page.figure_data import figure_csv
+from mecellem.page.svg import figure_svg
 from preprocessing.stages.lexicon import check_analyser
 from preprocessing.tokenizers.compare import Compared, compare_loaded
 from preprocessing.tokenizers.texts import SAMPLE_BYTES, check_texts, read_domains
@@ -79,7 +80,7 @@ def scripts(text: str) -> set[str]:
 
 def render(compared: Compared) -> str:
     """The page's HTML."""
-    from preprocessing.tokenizers.plots import lengths, svg
+    from preprocessing.tokenizers.plots import lengths
 
     tokenizer = compared.tokenizer
     entries = [entry for entry in tokenizer.entries.values() if not entry.added]
@@ -112,7 +113,7 @@ def render(compared: Compared) -> str:
             ("Unreachable", len(unreached), "their own text does not give them", _shown(tokenizer, unreached)),
         ],
         added=[tokenizer.entries[number].piece for number in tokenizer.entries if tokenizer.entries[number].added],
-        figure={"svg": svg(figure), "csv": csv_uri(figure_csv(figure))},
+        figure={"svg": figure_svg(figure), "csv": csv_uri(figure_csv(figure))},
     )
 
 

@@ -1,3 +1,5 @@
+import re
+
 import orjson
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from mecellem.errors import UserError
 from preprocessing.bad_text import BAD_KINDS, make_bad
-from preprocessing.calibrate import area_under_roc, calibrate, read_good
+from preprocessing.calibrate import WRAPPED, area_under_roc, calibrate, make_stages, read_good, wrapped
 
 VALUES = st.lists(st.integers(0, 5), min_size=1, max_size=12)
 
@@ -41,12 +43,53 @@ def test_bad_text_is_about_as_long_as_good_text_and_always_the_same(good, kind):
 def test_the_command_writes_tables_and_a_figure(sample_corpus, tmp_path):
     calibrate((sample_corpus / "test.jsonl.zst",), tmp_path / "out", documents=3)
     content = orjson.loads((tmp_path / "out" / "calibration.json").read_bytes())
-    assert set(content) == {"good: ataturk", "good: kenet", "good: treebank", *(f"bad: {kind}" for kind in BAD_KINDS)}
+    assert set(content) == {"good: ataturk", "good: kenet", "good: treebank", WRAPPED, *(f"bad: {kind}" for kind in BAD_KINDS)}
     assert content["bad: English"]["kept"]["language"] == 0
     assert content["bad: repeated phrase"]["kept"]["all"] == 0
+    assert content[WRAPPED]["documents"] == 9
+    assert content[WRAPPED]["kept"]["quality"] >= sum(
+        content[f"good: {name}"]["kept"]["quality"] for name in ("ataturk", "kenet", "treebank")
+    )
     report = (tmp_path / "out" / "calibration.md").read_text("utf-8")
+    bits = float(re.search(r"\| kenet \| (\d\.\d\d) \|", report)[1])
+    assert bits == pytest.approx(3 * content["good: kenet"]["percentiles"]["suffix_entropy"][50], abs=0.01)
     assert "| bad: keyword list |" in report
     assert (tmp_path / "out" / "morphology.png").read_bytes().startswith(b"\x89PNG")
+
+
+def corpus_yaml(tmp_path, stages):
+    path = tmp_path / "corpus.yaml"
+    path.write_text(f"out: run\nsources: [{{name: a, kind: jsonl, paths: [a.jsonl]}}]\nstages: {stages}\n", "utf-8")
+    return path
+
+
+def test_the_thresholds_of_a_yaml_file_are_measured(sample_corpus, tmp_path):
+    stages = (
+        "[{repair: {}}, {quality: {min_words: 100000}}, {morphology: {min_known_words: 1, short_text_allowance: 0, cache: c}}]"
+    )
+    calibrate((sample_corpus / "test.jsonl.zst",), tmp_path / "out", documents=3, corpus_yaml=corpus_yaml(tmp_path, stages))
+    content = orjson.loads((tmp_path / "out" / "calibration.json").read_bytes())
+    assert content["good: treebank"]["kept"] == {"quality": 0, "language": 3, "morphology": 0, "all": 0}
+    assert content["good: treebank"]["reasons"] == {"quality: short_document": 3, "morphology: unknown_words": 3}
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_flag_for_the_analyser_and_the_missing_repair_are_heeded(tmp_path):
+    path = corpus_yaml(tmp_path, "[{morphology: {analyser: zeyrek, reference_entropy: 4}}]")
+    stages = make_stages(path)
+    assert (stages.morphology.settings.analyser, stages.morphology.settings.reference_entropy) == ("zeyrek", 4)
+    assert make_stages(path, "akana").morphology.settings.analyser == "akana"
+    line = "Uzun bir satır ve sonrası, " * 9
+    assert stages.repair is None
+    assert wrapped(line, stages.repair).count("\n") == 2
+    assert make_stages().repair is not None
+
+
+def test_a_yaml_file_that_is_none_is_said(sample_corpus, tmp_path):
+    path = corpus_yaml(tmp_path, "[{morphology: {min_suffix_entropy: 75}}]")
+    with pytest.raises(UserError, match=r"corpus.yaml, line 3: .*min_suffix_entropy`: 75 is more than all of it"):
+        calibrate((sample_corpus / "test.jsonl.zst",), tmp_path / "out", corpus_yaml=path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_little_text_is_said(tmp_path):
@@ -54,3 +97,8 @@ def test_too_little_text_is_said(tmp_path):
     with pytest.raises(UserError, match="no source of --input has 100 words"):
         calibrate((tmp_path / "a.jsonl",), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_no_documents_are_none_to_calibrate_on(sample_corpus, tmp_path):
+    with pytest.raises(UserError, match="--documents and --min-words must be at least 1"):
+        calibrate((sample_corpus / "test.jsonl.zst",), tmp_path / "out", documents=0)

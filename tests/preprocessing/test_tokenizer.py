@@ -187,6 +187,13 @@ def test_the_command_trains_measures_and_does_not_train_twice(corpus, tmp_path):
     assert load_tokenizer(out).vocab_size == 350
 
 
+def test_a_length_that_no_model_has_is_refused(corpus, tmp_path):
+    for length in ("-5", "0"):
+        said = refusal(train(corpus, tmp_path / "out", "--model-max-length", length))
+        assert f"--model-max-length {length}: at least 1 token is needed" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_replace_never_removes_what_is_not_a_tokenizer(corpus, tmp_path):
     out = tmp_path / "home"
     out.mkdir()
@@ -219,5 +226,5 @@ def test_another_entry_may_end_documents(sample_tokenizer: Path):
     loaded = load_tokenizer(sample_tokenizer)
     other = load_tokenizer(sample_tokenizer, eod="[CLS]")
     assert other.eod_id == loaded.tokenizer.token_to_id("[CLS]") != loaded.eod_id
-    with pytest.raises(UserError, match=r"--eod '<\|nothing\|>' is not an entry"):
+    with pytest.raises(UserError, match=r"--eod: '<\|nothing\|>' is not an entry"):
         load_tokenizer(sample_tokenizer, eod="<|nothing|>")

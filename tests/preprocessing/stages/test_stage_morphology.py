@@ -64,10 +64,70 @@ def test_each_rule_has_its_reason_and_the_measures_are_left(stage, speeches):
     doc = Document("kalem defter kitap masa " * 40, "0")
     assert MorphologyFilter(MorphologySettings(min_lemma_diversity=0)).filter(doc) == (False, "low_suffix_entropy")
     assert MorphologyFilter(MorphologySettings(min_suffix_entropy=0)).filter(doc) == (False, "low_lemma_diversity")
-    assert doc.metadata["measures"] == {"suffix_entropy": 0.0, "lemma_diversity": pytest.approx(0.08), "known_words": 1.0}
+    assert doc.metadata["measures"] == {
+        "suffix_entropy": 0.0,
+        "lemma_diversity": pytest.approx(0.08),
+        "known_words": 1.0,
+        "turkish_letters": 0.0,
+    }
     assert stage.filter(Document("xqzw wqxz " * 60, "0")) == (False, "unknown_words")
-    off = MorphologySettings(min_lemma_diversity=0, min_suffix_entropy=0, min_known_words=0)
-    assert MorphologyFilter(off).filter(doc) is True
+    off = {"min_lemma_diversity": 0, "min_suffix_entropy": 0, "min_known_words": 0}
+    assert MorphologyFilter(MorphologySettings(**off)).filter(doc) == (False, "few_turkish_letters")
+    assert MorphologyFilter(MorphologySettings(**off, min_turkish_letters=0)).filter(doc) is True
+    assert set(MorphologyFilter.REASONS) == {
+        "unknown_words",
+        "low_suffix_entropy",
+        "low_lemma_diversity",
+        "few_turkish_letters",
+    }
+
+
+def test_words_that_are_not_known_say_nothing_about_suffixes(stage, speeches):
+    inflected = " ".join(speeches[0].split()[:100])
+    terms = "xqzw wqxzq qxw zqxwq wxq " * 10
+    alone, among_terms = stage.measure(inflected), stage.measure(f"{inflected} {terms}")
+    assert among_terms.suffix_entropy == pytest.approx(alone.suffix_entropy, abs=0.02)
+    assert among_terms.known_words < alone.known_words - 0.2
+
+
+# Each has about 50 words and nothing wrong but terms that no lexicon knows; made up for this test in the manner of abstracts.
+SCIENCE = (
+    "Hastada diyabetes mellitus, hipertansiyon, kronik obstrüktif akciğer hastalığı, atriyal fibrilasyon ve hiperlipidemi "
+    "öyküsü mevcuttu. Ekokardiyografide ejeksiyon fraksiyonu yüzde otuz beş, sol ventrikül diyastolik disfonksiyonu, orta "
+    "derecede mitral yetmezlik saptandı. Metformin, ramipril, metoprolol, furosemid ve atorvastatin tedavisi başlandı. "
+    "Laboratuvarda kreatinin, üre, troponin ve NT-proBNP değerleri yüksekti. Elektrokardiyografide sinüs taşikardisi izlendi.",
+    "Bu çalışmada derin öğrenme tabanlı transformer modellerinin embedding katmanlarında backpropagation algoritmasının "
+    "optimizasyonu için stochastic gradient descent ve Adam optimizer kullanılmıştır. Benchmark veri setlerinde accuracy, "
+    "precision, recall ve F1-score metrikleri raporlanmıştır. Python, TensorFlow ve PyTorch framework'leri ile implementasyon "
+    "yapılmıştır. GPU üzerinde CUDA kernel'ları profile edilmiştir. Hyperparameter tuning için grid search uygulanmıştır.",
+)
+
+
+@pytest.mark.parametrize("paragraph", SCIENCE)
+def test_a_paragraph_of_science_is_kept_and_a_long_text_of_its_kind_is_judged_without_allowance(stage, paragraph):
+    assert stage.filter(Document(paragraph, "0")) is True
+    strict = MorphologyFilter(MorphologySettings(short_text_allowance=0, min_known_words=0.73))
+    assert strict.filter(Document(paragraph, "0")) == (False, "unknown_words")
+
+
+def test_the_allowance_shrinks_with_the_length(stage, speeches):
+    diversity = stage.measure(speeches[0]).lemma_diversity  # 150 words: three windows
+    settings = {"min_suffix_entropy": 0, "min_known_words": 0, "min_lemma_diversity": diversity + 0.02}
+    for allowance, verdict in ((0.03, (False, "low_lemma_diversity")), (0.05, True)):
+        measured = MorphologyFilter(MorphologySettings(**settings, short_text_allowance=allowance))
+        assert measured.filter(Document(speeches[0], "0")) == verdict
+
+
+@pytest.mark.parametrize("words", [60, 150])
+def test_turkish_without_its_letters_is_dropped_whatever_its_length(stage, speeches, words):
+    short = [" ".join(text.split()[:words]) for text in speeches]
+    assert kept(stage, make_bad("ASCII letters only", short, [])) == 0
+
+
+@pytest.mark.parametrize("name", ["min_suffix_entropy", "min_lemma_diversity", "min_known_words", "min_turkish_letters"])
+def test_a_percentage_is_refused_where_a_share_is_meant(name):
+    with pytest.raises(ValueError, match="75 is more than all of it: this is a share"):
+        MorphologySettings(**{name: 75})
 
 
 def test_short_documents_are_kept_without_a_verdict(stage):

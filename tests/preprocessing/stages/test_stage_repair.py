@@ -1,3 +1,4 @@
+import textwrap
 import unicodedata
 
 import pytest
@@ -6,9 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.jsonl import read_fields
+from preprocessing.stages.lexicon import Analysis
 from preprocessing.stages.repair import Repair, RepairSettings
 
 GOOD = "Yargıtay'ın “Türk-İş” kararı, âdil ve açık: Iğdır’da şöyle denildi…\n\nİkinci bölüm; ÂŞIK VEYSEL, hükûmet, § 3 – 4."
+GOOD_PARAGRAPH = (
+    "Davacı vekili, müvekkilinin taşınmazının bir bölümünün davalı tarafından haksız olarak kullanıldığını ileri sürmüş, "
+    "mahkemece toplanan deliller ve alınan bilirkişi raporu ile birlikte değerlendirilerek davanın kabulüne karar verilmiştir."
+)
+
+
+def wrapped(text):
+    return "\n".join(textwrap.wrap(text, 60))
+
+
+def ascii_only(text):
+    return text.translate(str.maketrans("çğıöşüÇĞİÖŞÜ", "cgiosuCGIOSU"))
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +49,12 @@ def repair():
         ("Asliye mahke-\nmesi, kararı", "Asliye mahkemesi,\nkararı", "hyphenation"),
         ("kararlaş-\ntırıl-\nmıştır.\nSon", "kararlaştırılmıştır.\nSon", "hyphenation"),
         ("anne-\nbaba geldi", "anne-baba\ngeldi", "hyphenation"),
+        ("MAHKE-\nMESİ ve mahke\u2010\nmesi, mahke\u00ac\nmesi", "MAHKEMESİ\nve mahkemesi,\nmahkemesi", "hyphenation"),
+        ("BÜYÜKŞEHIR BELEDIYESI", "BÜYÜKŞEHİR BELEDİYESİ", "lost_dots"),
+        ("İZMIR ASLIYE HUKUK MAHKEMESI KARARI", "İZMİR ASLİYE HUKUK MAHKEMESİ KARARI", "lost_dots"),
+        ("isparta ilgaz karari", "ısparta ılgaz kararı", "lost_dots"),
+        ("beledıyesı ıle mahkemesı", "belediyesi ile mahkemesi", "lost_dots"),
+        (wrapped(GOOD_PARAGRAPH), GOOD_PARAGRAPH, "wrapped_lines"),
         ("bir  iki\t üç \r\n\r\n\n\n dört\u00a0beş ", "bir iki üç\n\ndört beş", "white_space"),
     ],
 )
@@ -49,6 +69,10 @@ def test_what_is_broken_is_repaired_and_named(repair, text, expected, name):
     [
         GOOD,
         "Türk-\nİş genel başkanı",
+        "MICROSOFT WINDOWS ve RAID, XIII. yüzyıl",  # the lexicon would take Mİ, Rİ
+        "DİYARBAKIR BELEDİYESİ, RAID VE PRECISE",  # its capitals are right
+        "information into the integrated internal image",  # the lexicon knows "ınto"
+        ascii_only(GOOD_PARAGRAPH),
         "söyledi -\nsonra gitti",
         "2019-\n2020 dönemi",
         "Það er hús við þjóðveginn og Ísland er það",  # Icelandic
@@ -65,7 +89,7 @@ def test_what_is_right_stays(repair, text):
 
 @pytest.mark.parametrize("name", RepairSettings.model_fields.keys() - {"analyser", "turkish_share"})
 def test_a_repair_that_is_off_does_nothing(name):
-    broken = "YargÄ±tay kararý  așk i̇lk o\u0308n bir\x00 mahke-\nmesi"
+    broken = f"YargÄ±tay kararý  așk i̇lk o\u0308n bir\x00 mahke-\nmesi\nBELEDIYESI VE MAHKEMESI\n{wrapped(GOOD_PARAGRAPH)}"
     settings = RepairSettings(**{name: False})
     assert name not in Repair(settings).repair(broken)[1]
     assert name in Repair(RepairSettings()).repair(broken)[1]
@@ -85,6 +109,9 @@ class _KnowsShortWords:
     def known(self, word):
         return len(word) % 2 == 0
 
+    def analyse(self, word):
+        return Analysis(word, "Acc") if self.known(word) else None
+
 
 def test_documents_are_counted_by_repair(repair):
     step = Repair(RepairSettings())
@@ -98,12 +125,16 @@ def letters(text):
     return "".join(text.replace("-", "").split())
 
 
-def test_real_text_stays_but_for_the_words_that_a_line_cuts(repair, sample_corpus):
-    changed = set()
+def test_real_text_stays_but_for_the_words_that_a_line_cuts_and_lost_dots(repair, sample_corpus):
+    changed = {}
     for _, record in read_fields(sample_corpus / "validation.jsonl.zst"):
         text, names = repair.repair(record["text"])
-        if names:
-            assert names == {"hyphenation"}
+        if names == {"hyphenation"}:
             assert letters(text) == letters(record["text"])
-            changed.add(record["source"])
-    assert changed == {"ataturk"}  # speeches from a scanned book
+        elif names:
+            assert names == {"lost_dots"}
+            assert text.translate(str.maketrans("ıİ", "iI")) == record["text"].translate(str.maketrans("ıİ", "iI"))
+        for name in names:
+            changed.setdefault(name, set()).add(record["source"])
+    # speeches from a scanned book; sentences of the web
+    assert changed == {"hyphenation": {"ataturk"}, "lost_dots": {"treebank"}}
