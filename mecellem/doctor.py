@@ -163,7 +163,7 @@ def check_psutil() -> Finding:
 
 def check_apex() -> Finding:
     """A package that only shares its name with NVIDIA's Apex, recognised by what lies in it."""
-    from megatron_recipes.engine.refusals import foreign_apex
+    from megatron_recipes.engine.environment import foreign_apex
 
     where = foreign_apex()
     if where is not None:
@@ -186,7 +186,7 @@ def check_gpu_library(subject: str, present: bool, distributions: Sequence[str],
 
 def check_transformer_engine() -> Finding:
     """Transformer Engine and its torch part: fused layers and FP8."""
-    from megatron_recipes.engine.refusals import has_transformer_engine
+    from megatron_recipes.engine.environment import has_transformer_engine
 
     names = ("transformer-engine", "transformer-engine-torch", "transformer_engine")
     use = "fused layers, packed attention, FP8 (it is compiled against the installed torch)"

@@ -142,7 +142,7 @@ def check_inputs(config: RunConfig, run: Path, ranks: int, verify: bool) -> tupl
 
     `verify` reads every byte of the corpora against their manifests. Returns the task and the tokenizer's SHA-256.
     """
-    from megatron_recipes.engine.refusals import refuse_environment
+    from megatron_recipes.engine.environment import refuse_environment
     from megatron_recipes.models.fp8_settings import refuse_fp8
 
     refuse_environment()

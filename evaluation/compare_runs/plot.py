@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluation.compare_runs.criteria import Limits, Pair
-from evaluation.report.plots import LIGHT, new_figure, png, smooth, styled, token_axis
+from evaluation.drawing import LIGHT, new_figure, png, smooth, styled, token_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from evaluation.drawing import LIGHT, Theme, new_figure, png, styled
 from evaluation.perplexity.results import Interval, PerplexityResults
 from evaluation.perplexity.tables import rows
-from evaluation.report.plots import LIGHT, Theme, new_figure, png, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -346,7 +346,7 @@ def install() -> None:
     global _installed
     if _installed:
         return
-    from megatron_recipes.engine.refusals import refuse_environment
+    from megatron_recipes.engine.environment import refuse_environment
 
     refuse_environment()
     _quieten()

@@ -9,11 +9,12 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
+from evaluation.drawing import LIGHT, styled
 from evaluation.measure import SYSTEMS
 from evaluation.report import main
 from evaluation.report.gather import gather
 from evaluation.report.page import dotted
-from evaluation.report.plots import LIGHT, dynamics_figure, styled
+from evaluation.report.plots import dynamics_figure
 from evaluation.tables import FILL_MASK_NOTE, percent, score
 from mecellem.errors import UserError
 from megatron_recipes.plan import human_count

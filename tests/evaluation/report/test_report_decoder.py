@@ -8,9 +8,10 @@ import pytest
 import yaml
 from test_report import Page, not_in_summary
 
+from evaluation.drawing import LIGHT, styled
 from evaluation.report import main
 from evaluation.report.gather import gather
-from evaluation.report.plots import LIGHT, dynamics_figure, loss_figure, styled
+from evaluation.report.plots import dynamics_figure, loss_figure
 from mecellem.errors import UserError
 
 

@@ -20,8 +20,9 @@ from mecellem.files import sha256_of
 from mecellem.manifest import manifest_path
 from megatron_recipes import train
 from megatron_recipes.config import EncoderConfig
-from megatron_recipes.engine import refusals
-from megatron_recipes.engine.refusals import foreign_apex, resolve_layer_spec
+from megatron_recipes.engine import environment
+from megatron_recipes.engine.environment import foreign_apex
+from megatron_recipes.engine.refusals import resolve_layer_spec
 from megatron_recipes.recipes import find_recipe
 
 
@@ -273,7 +274,7 @@ def test_layer_spec(precision, layer_spec, cuda, engine, expected, monkeypatch: 
     from dataclasses import replace
 
     spec = importlib.machinery.ModuleSpec("transformer_engine", None) if engine else None
-    monkeypatch.setattr(refusals.importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: spec)
     config = replace(find_recipe("mursit_tiny")(), precision=precision, layer_spec=layer_spec)
     if expected is None:
         with pytest.raises(UserError):
