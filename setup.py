@@ -71,9 +71,10 @@ setup(
         ]
     ),
     package_data={
-        "evaluation.report": ["page.html.j2", "page.css"],
+        "evaluation.report": ["page.html.j2"],
+        "mecellem.page": ["*.html.j2", "style.css", "sort.js"],
         "megatron_recipes": ["curricula/*.yaml"],
-        "preprocessing.pipeline": ["page.html.j2", "page.css"],
+        "preprocessing.pipeline": ["page.html.j2"],
         "preprocessing.tokenizers": ["page.html.j2"],
     },
     install_requires=BASE,
@@ -107,6 +108,7 @@ setup(
             "gguf>=0.17",
             "hypothesis>=6.100",
             "mypy>=1.13",
+            "playwright>=1.50",  # drives a Chromium that is installed; its own is not downloaded
             "pytest>=8",
             "pytest-timeout>=2.3",
             "ruff>=0.8",

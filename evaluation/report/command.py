@@ -19,7 +19,7 @@ def report_run(
     perplexity: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Write one self-contained HTML page about a run; its figures as PNG and all numbers as summary.json stand beside it.
+    """Write one self-contained HTML page about a run; its figures as PNG and CSV and all numbers as summary.json beside it.
 
     Works for a run that was not evaluated, too; the page then says how to evaluate it.
 
@@ -41,10 +41,12 @@ def report_run(
     with step(f"report on {run}", reads=[run, perplexity or evaluation], writes=[out, numbers, pictures]):
         data = gather(run, evaluation, corpus, perplexity)
         figures = draw_all(data)
-        for name, themes in figures.items():
-            for theme, png in themes.items():
+        for name, drawn in figures.items():
+            for theme, png in drawn.images.items():
                 with atomic_write(pictures / f"{name}{'' if theme == 'light' else f'-{theme}'}.png", "wb") as handle:
                     handle.write(png)
+            with atomic_write(pictures / f"{name}.csv") as handle:
+                handle.write(drawn.csv)
         write_summary(numbers, data)
         texts = corpus or "data/corpus"
         hint = f"mecellem evaluate {run} --corpus {texts} --out {evaluation}"

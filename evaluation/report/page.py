@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,13 @@ from typing import Any
 from evaluation.measure import SYSTEMS
 from evaluation.report import decoder
 from evaluation.report.gather import ReportData
+from evaluation.report.plots import Drawn
 from evaluation.report.summary import training_summary
 from evaluation.results import EvaluationResults
 from evaluation.tables import FILL_MASK_COLUMNS, FILL_MASK_NOTE, NO_TASK, fill_mask_rows, notes, percent, score
-from mecellem import __version__
 from mecellem.console import human_time
+from mecellem.page import csv_uri, data_uri
+from mecellem.page import render as render_page
 from megatron_recipes.plan import human_count
 
 CAPTIONS = {
@@ -30,11 +30,6 @@ CAPTIONS = {
 }
 EMULATED = "FP8 emulated"  # the label of such a run, wherever it is shown
 STAGES = " Dotted lines: where stages begin. Validation reads sequences of the stage's length, so its loss may jump there."
-
-
-def data_uri(png: bytes) -> str:
-    """PNG bytes as a `data:` address."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -254,27 +249,26 @@ def limits(data: ReportData) -> list[str]:
     return found
 
 
-def render(data: ReportData, figures: Mapping[str, Mapping[str, bytes]], evaluate_hint: str) -> str:
-    """The whole page. `figures` is figure name -> theme name -> PNG bytes."""
-    from jinja2 import Environment, StrictUndefined
-
-    here = Path(__file__).parent
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-        (here / "page.html.j2").read_text(encoding="utf-8")
-    )
+def render(data: ReportData, figures: Mapping[str, Drawn], evaluate_hint: str) -> str:
+    """The whole page with all figures."""
     facts, best, perplexity = training_summary(data), data.best, data.perplexity
     measured = best or perplexity
     machine = data.settings.get("machine", {})
     stages = STAGES if data.curriculum else ""
     dynamics = ["Learning rate", *([] if data.emulated_fp8 else ["throughput"]), "gradient norm"]
     words = {"counted": data.counted, "stages": stages, "dynamics": " and ".join(", ".join(dynamics).rsplit(", ", 1))}
-    page = template.render(
+    return render_page(
+        Path(__file__).parent / "page.html.j2",
         data=data,
-        style=(here / "page.css").read_text(encoding="utf-8"),
-        version=__version__,
+        title=f"{data.name} · Mecellem report",
+        over="Mecellem · report of a training run",
+        heading=data.name,
         headline=headline(data),
         tiles=tiles(data),
-        figures={name: {theme: data_uri(png) for theme, png in images.items()} for name, images in figures.items()},
+        figures={
+            name: {theme: data_uri(png, "image/png") for theme, png in drawn.images.items()} | {"csv": csv_uri(drawn.csv)}
+            for name, drawn in figures.items()
+        },
         captions={name: text.format(**words) for name, text in CAPTIONS.items()},
         dynamics=words["dynamics"],
         facts=facts,
@@ -306,4 +300,3 @@ def render(data: ReportData, figures: Mapping[str, Mapping[str, bytes]], evaluat
         percent=percent,
         evaluate_hint=evaluate_hint,
     )
-    return re.sub(r"\n\s*\n+", "\n", page)

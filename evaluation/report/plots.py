@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from evaluation.measure import SYSTEMS
 from evaluation.perplexity import plot
 from evaluation.report.gather import ReportData, Rows
 from evaluation.retrieval.metrics import mean_interval
+from mecellem.page.figure_data import figure_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -239,13 +241,27 @@ CURRICULUM: dict[str, Drawing] = {"curriculum": curriculum_figure}
 PERPLEXITY: dict[str, Drawing] = {"perplexity": perplexity_figure}
 
 
-def draw_all(data: ReportData) -> dict[str, dict[str, bytes]]:
-    """Figure name -> theme name -> PNG bytes."""
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A figure: PNG bytes by the name of the theme, and what it shows as CSV."""
+
+    images: dict[str, bytes]
+    csv: str
+
+
+def draw_all(data: ReportData) -> dict[str, Drawn]:
+    """Every figure that the run has the data for, by name."""
     drawings = ALWAYS | (EVALUATED if data.selection else {}) | (RETRIEVAL if data.best and data.best.tasks else {})
     drawings |= (CURRICULUM if data.curriculum else {}) | (PERPLEXITY if data.perplexity else {})
-    figures: dict[str, dict[str, bytes]] = {name: {} for name in drawings}
+    return {name: draw_themes(draw, data) for name, draw in drawings.items()}
+
+
+def draw_themes(draw: Drawing, data: ReportData) -> Drawn:
+    """One figure in every theme, and its data."""
+    images, csv = {}, ""
     for theme in THEMES:
         with styled(theme):
-            for name, draw in drawings.items():
-                figures[name][theme.name] = png(draw(data, theme))
-    return figures
+            figure = draw(data, theme)
+            images[theme.name] = png(figure)
+            csv = figure_csv(figure)
+    return Drawn(images, csv)

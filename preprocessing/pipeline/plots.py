@@ -6,6 +6,9 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mecellem.page import csv_uri
+from mecellem.page.figure_data import figure_csv
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -38,7 +41,8 @@ def _figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def _svg(figure: Figure) -> str:
+def _drawn(figure: Figure) -> dict[str, str]:
+    """What the page's macro `drawing` takes: the figure as SVG, and its data."""
     import matplotlib as mpl
 
     data = io.StringIO()
@@ -48,7 +52,7 @@ def _svg(figure: Figure) -> str:
     svg = svg[svg.index("<svg") :]
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
-    return svg
+    return {"svg": svg, "csv": csv_uri(figure_csv(figure))}
 
 
 def _label(ax: Axes, x: str = "", y: str = "", title: str = "") -> None:
@@ -75,7 +79,7 @@ def short(number: float) -> str:
     return f"{number:g}"
 
 
-def funnel(stages: Sequence[str], documents: dict[str, list[int]], words: dict[str, list[int]]) -> str:
+def funnel(stages: Sequence[str], documents: dict[str, list[int]], words: dict[str, list[int]]) -> dict[str, str]:
     """What is left after each stage, stacked by source: documents beside words. Lists are as long as `stages`."""
     figure, axes = _figure(0.9 + 0.34 * len(stages), 2)
     for ax, counts, unit in ((axes[0], documents, "documents"), (axes[1], words, "words")):
@@ -93,7 +97,7 @@ def funnel(stages: Sequence[str], documents: dict[str, list[int]], words: dict[s
         _label(ax, title=f"{unit} left")
     if len(documents) > 1:
         _legend(axes[1], loc="lower right")
-    return _svg(figure)
+    return _drawn(figure)
 
 
 def _fewer(counts: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -104,7 +108,7 @@ def _fewer(counts: dict[str, list[int]]) -> dict[str, list[int]]:
     return {name: counts[name] for name in order[: _MOST_SOURCES - 1]} | {"others": rest}
 
 
-def lengths(before: Counts, after: Counts) -> str:
+def lengths(before: Counts, after: Counts) -> dict[str, str]:
     """How long documents are, in powers of two of characters, as they came in and as they stayed."""
     figure, [ax] = _figure(2.6)
     seen = [*before, *after] or [1]
@@ -116,10 +120,10 @@ def lengths(before: Counts, after: Counts) -> str:
     ax.grid(False, axis="x")
     _label(ax, "characters, at least", "documents")
     _legend(ax)
-    return _svg(figure)
+    return _drawn(figure)
 
 
-def bars(counts: Sequence[tuple[str, int]], unit: str) -> str:
+def bars(counts: Sequence[tuple[str, int]], unit: str) -> dict[str, str]:
     """Counts by name, the first on top."""
     figure, [ax] = _figure(0.6 + 0.27 * len(counts))
     ax.barh(range(len(counts)), [count for _, count in counts], color=_MARKS[0], height=0.66)
@@ -131,10 +135,10 @@ def bars(counts: Sequence[tuple[str, int]], unit: str) -> str:
     ax.xaxis.set_major_formatter(lambda value, _: short(value))
     ax.grid(False, axis="y")
     _label(ax, unit)
-    return _svg(figure)
+    return _drawn(figure)
 
 
-def measure(name: str, groups: dict[str, dict[str, int]]) -> str:
+def measure(name: str, groups: dict[str, dict[str, int]]) -> dict[str, str]:
     """The distribution of what a stage measured, of documents that stayed and that went: shares of each group."""
     import numpy as np
 
@@ -152,4 +156,4 @@ def measure(name: str, groups: dict[str, dict[str, int]]) -> str:
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     _label(ax, name.replace("_", " "), "share of documents")
     _legend(ax)
-    return _svg(figure)
+    return _drawn(figure)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from mecellem import __version__
 from mecellem.console import step
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
+from mecellem.page import render as render_page
 
 if TYPE_CHECKING:
     from mecellem.manifest import CorpusManifest
@@ -50,18 +50,14 @@ def write_report(corpus: Corpus, page: Path) -> None:
 
 def render(corpus: Corpus, states: list[StageState], tokens: dict[str, CorpusManifest]) -> str:
     """The page's HTML."""
-    import jinja2
-
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8"))
     first, last = states[0].ledger.total(), states[-1].ledger.total()
-    return template.render(
-        name=corpus.path.stem,
+    return render_page(
+        Path(__file__).parent / "page.html.j2",
+        title=f"{corpus.path.stem} · Mecellem corpus",
+        over="Mecellem · report of a prepared corpus",
+        heading=corpus.path.stem,
         path=corpus.path,
         yaml=corpus.path.read_text(encoding="utf-8"),
-        style=(folder / "page.css").read_text(encoding="utf-8"),
-        version=__version__,
         headline=_headline(states, first, last),
         tiles=_tiles(first, last, tokens),
         stages=[_stage_row(state) for state in states],
@@ -129,7 +125,7 @@ def _source_row(name: str, licence: str, weight: str, read: SourceLedger, kept: 
     return {"name": name, "licence": licence, "weight": weight, "tokens": tokens, **numbers}
 
 
-def _figures(states: list[StageState], first: SourceLedger, last: SourceLedger) -> dict[str, str]:
+def _figures(states: list[StageState], first: SourceLedger, last: SourceLedger) -> dict[str, Any]:
     from preprocessing.pipeline import plots
     from preprocessing.pipeline.ledger import SourceLedger, most_common
 
@@ -200,7 +196,7 @@ def _examples(ledger: TaskLedger, reason: str) -> list[dict[str, str]]:
     ]
 
 
-def _measures(states: list[StageState]) -> list[dict[str, str]]:
+def _measures(states: list[StageState]) -> list[dict[str, Any]]:
     from preprocessing.pipeline import plots
 
     return [

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mecellem import __version__
 from mecellem.console import step
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
+from mecellem.page import csv_uri
+from mecellem.page import render as render_page
+from mecellem.page.figure_data import figure_csv
 from preprocessing.stages.lexicon import check_analyser
 from preprocessing.tokenizers.compare import Compared, compare_loaded
 from preprocessing.tokenizers.texts import SAMPLE_BYTES, check_texts, read_domains
@@ -77,9 +79,6 @@ def scripts(text: str) -> set[str]:
 
 def render(compared: Compared) -> str:
     """The page's HTML."""
-    import jinja2
-
-    from preprocessing import pipeline
     from preprocessing.tokenizers.plots import lengths, svg
 
     tokenizer = compared.tokenizer
@@ -92,10 +91,14 @@ def render(compared: Compared) -> str:
     longest = sorted((entry for entry in entries if entry.text), key=lambda entry: (-len(entry.text or ""), entry.id))
     letters = [entry for entry in longest if (entry.text or "").isalpha()]
     frequent = sorted(used, key=lambda entry: (-int(uses[entry.id]), entry.id))[:_SHOWN]
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    figure = lengths(_by_length(entries), _by_length(used))
+    return render_page(
+        Path(__file__).parent / "page.html.j2",
+        title=f"Tokenizer {compared.figures['name']}",
+        over="mecellem tokenizer report",
+        heading=compared.figures["name"],
+        headline=headline(compared.figures),
+        tiles=tiles(compared.figures),
         figures=compared.figures,
         rows={"all": compared.figures["all"]} | compared.figures["domains"],
         parts=parts(tokenizer.settings),
@@ -109,10 +112,32 @@ def render(compared: Compared) -> str:
             ("Unreachable", len(unreached), "their own text does not give them", _shown(tokenizer, unreached)),
         ],
         added=[tokenizer.entries[number].piece for number in tokenizer.entries if tokenizer.entries[number].added],
-        figure=svg(lengths(_by_length(entries), _by_length(used))),
-        style=(Path(pipeline.__path__[0]) / "page.css").read_text(encoding="utf-8"),
-        version=__version__,
+        figure={"svg": svg(figure), "csv": csv_uri(figure_csv(figure))},
     )
+
+
+def headline(figures: dict[str, Any]) -> str:
+    """Fertility and the Turkish part of the vocabulary in a sentence."""
+    whole, vocabulary = figures["all"], figures["vocabulary"]
+    per_word = "-" if whole["tokens_per_word"] is None else f"{whole['tokens_per_word']:.3f}"
+    per_token = "-" if whole["bytes_per_token"] is None else f"{whole['bytes_per_token']:.2f}"
+    return (
+        f"{per_word} tokens a word and {per_token} bytes a token on {whole['words']:,} words; "
+        f"{vocabulary['turkish_tokens']:,} of {vocabulary['entries']:,} entries are Turkish words, roots or suffixes."
+    )
+
+
+def tiles(figures: dict[str, Any]) -> list[dict[str, str]]:
+    """Size and use of the vocabulary."""
+    whole, vocabulary = figures["all"], figures["vocabulary"]
+    used = "-" if whole["vocabulary_used"] is None else f"{whole['vocabulary_used']:.1%}"
+    found = [
+        ("entries", f"{vocabulary['entries']:,}", f"{vocabulary['added_tokens']:,} of them added"),
+        ("used by these texts", used, f"{whole['unique_tokens']:,} entries"),
+        ("Turkish entries", f"{vocabulary['turkish_tokens']:,}", "over the vocabulary"),
+        ("pure entries", f"{vocabulary['pure_tokens']:,}", "one whole root or suffix"),
+    ]
+    return [{"label": label, "value": value, "note": note} for label, value, note in found]
 
 
 def parts(settings: dict[str, Any]) -> dict[str, list[str]]:
