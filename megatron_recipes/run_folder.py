@@ -26,7 +26,7 @@ TOKENIZER = "tokenizer"  # sub-folder of a checkpoint: it can be exported when t
 MAY_CHANGE = {
     *("parallel.tensor", "parallel.pipeline", "parallel.sequence", "parallel.context", "layer_spec"),
     *("schedule.micro_batch_size", "micro_batch_tokens", "curriculum"),
-    *("log_interval", "checkpoint_interval", "validation_interval"),
+    *("log_interval", "checkpoint_interval", "validation_interval", "keep_checkpoints"),
     *("data.train", "data.validation", "data.tokenizer"),  # paths; what they hold is compared by hash
 }
 

@@ -144,6 +144,7 @@ class RunConfig(ABC):
     seed: int = 1234  # weights, document order, masks (Megatron-LM's default)
     validation_interval: int = 100  # steps between validation passes
     checkpoint_interval: int = 100  # steps between checkpoints; the last step always has one
+    keep_checkpoints: int = 0  # the newest ones that stay, beside those that `mecellem select` chose; 0 keeps all
     log_interval: int = 1  # steps between lines of metrics.jsonl
 
     @abstractmethod
@@ -156,6 +157,7 @@ class RunConfig(ABC):
         self.fp8.check(self.precision)
         for name in ("validation_interval", "checkpoint_interval", "log_interval"):
             require(getattr(self, name) > 0, f"--{name.replace('_', '-')} must be positive")
+        require(self.keep_checkpoints >= 0, "--keep-checkpoints must not be negative (0 keeps all)")
 
 
 def positive(values: Mapping[str, float], prefix: str) -> None:

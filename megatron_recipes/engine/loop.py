@@ -21,6 +21,7 @@ from megatron_recipes.engine.step import StepResult, learning_rate, train_step, 
 from megatron_recipes.engine.stop import StopSignal
 from megatron_recipes.engine.tasks import Task
 from megatron_recipes.models.init import initial_weights
+from megatron_recipes.retention import remove_old
 
 
 def train(config: RunConfig, task: Task, run: Path, place: Rank, tokenizer_sha256: str, stop: StopSignal) -> int:
@@ -104,6 +105,16 @@ def _save(config: RunConfig, task: Task, run: Path, training: Training, step: in
     folder = checkpoint.save(checkpoint.step_folder(run, step), meta, training.model, training.optimizer, config.data.tokenizer)
     if dist.get_rank() == 0:
         checkpoint.point_latest(run, folder)
+        if config.keep_checkpoints:
+            _remove_old(run, config.keep_checkpoints)
+
+
+def _remove_old(run: Path, newest: int) -> None:
+    """Retention. Training does not end for a `keep.json` that somebody broke: then all checkpoints stay."""
+    try:
+        remove_old(run, newest)
+    except UserError as error:
+        console().print(f"no checkpoint was removed: {error}", markup=False)
 
 
 def _resume(run: Path, task: Task, training: Training) -> int:

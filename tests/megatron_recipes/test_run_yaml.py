@@ -68,7 +68,16 @@ def test_the_same_values_again(config: EncoderRun, tmp_path: Path):
         ("parallel", {"tensor": 2, "pipeline": 3, "sequence": True}),
         ("schedule", {"micro_batch_size": 1}),
         ("data", {"train": Path("moved/train"), "tokenizer": Path("moved")}),
-        ("", {"layer_spec": "local", "log_interval": 5, "checkpoint_interval": 5, "validation_interval": 5}),
+        (
+            "",
+            {
+                "layer_spec": "local",
+                "log_interval": 5,
+                "checkpoint_interval": 5,
+                "validation_interval": 5,
+                "keep_checkpoints": 2,
+            },
+        ),
     ],
 )
 def test_what_may_change(part: str, values: dict, config: EncoderRun, tmp_path: Path):
@@ -80,7 +89,7 @@ def test_what_may_change(part: str, values: dict, config: EncoderRun, tmp_path: 
 MAY_CHANGE = {
     *("parallel.tensor", "parallel.pipeline", "parallel.sequence", "parallel.context", "layer_spec"),
     "schedule.micro_batch_size",
-    *("log_interval", "checkpoint_interval", "validation_interval"),
+    *("log_interval", "checkpoint_interval", "validation_interval", "keep_checkpoints"),
     *("data.train", "data.validation", "data.tokenizer"),
 }
 

@@ -187,6 +187,14 @@ def test_what_a_run_leaves_and_says(runner: Runner, tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_a_run_keeps_the_newest_checkpoints_and_resumes_from_them(runner: Runner, tmp_path: Path):
+    run = tmp_path / "run"
+    runner(run, checkpoint_interval=2, keep_checkpoints=2)
+    assert sorted(path.name for path in (run / "checkpoints").glob("step_*")) == ["step_0000004", "step_0000006"]
+    assert "nothing is left to train" in runner(run, checkpoint_interval=2, keep_checkpoints=1)
+
+
+@pytest.mark.slow
 def test_the_exported_model_has_the_validation_loss_that_the_run_recorded(runner: Runner, reference: Path, tmp_path: Path):
     """The same masked sequences, document by document, through transformers alone."""
     from transformers import AutoModelForMaskedLM
