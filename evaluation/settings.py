@@ -1,4 +1,4 @@
-"""What the flags of `mecellem evaluate` set. Imports nothing heavy, so that its help appears at once."""
+"""What the flags of `mecellem select` set. Imports nothing heavy, so that its help appears at once."""
 
 from __future__ import annotations
 

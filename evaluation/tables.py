@@ -1,4 +1,4 @@
-"""The tables that `mecellem evaluate` prints."""
+"""The tables that `mecellem select` prints."""
 
 from __future__ import annotations
 

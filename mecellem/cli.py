@@ -40,7 +40,30 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("train",): ("megatron_recipes.train:main", "run a recipe with Megatron-Core, or show its plan with --dry-run"),
     ("convert", "export"): ("conversion.export:main", "Megatron checkpoint -> verified Hugging Face folder"),
     ("convert", "import"): ("conversion.hf_import:main", "Hugging Face folder -> Megatron checkpoint"),
-    ("evaluate",): ("evaluation.evaluate:main", "fill-mask and retrieval of a model folder, beside baselines"),
+    ("select",): ("evaluation.select:main", "which checkpoint of a run to keep: by retrieval after the same post-training"),
+    ("post-train", "contrastive"): (
+        "post_training.contrastive:main",
+        "an embedding model out of a pre-trained one, on pairs, triplets or crops",
+    ),
+    ("post-train", "mine"): ("post_training.mining:main", "hard negatives for pairs, without the false ones"),
+    ("evaluate",): (
+        "evaluation.leaderboard:main",
+        "models of any kind on retrieval, bitext, classification and more, beside BM25",
+    ),
+    ("evaluate", "prefetch"): ("evaluation.tasks.prefetch:main", "download what evaluation tasks read, for offline machines"),
+    ("evaluate", "fill-mask"): (
+        "evaluation.masked:main",
+        "masked language models: accuracy by domain, words, pseudo-perplexity, legal cloze",
+    ),
+    ("evaluate", "long-context"): ("evaluation.long_context:main", "needles and position curves up to 8,192 tokens"),
+    ("evaluate", "efficiency"): (
+        "evaluation.efficiency:main",
+        "quality against measured cost: open definitions side by side, Pareto fronts",
+    ),
+    ("evaluate", "reward"): (
+        "evaluation.reward:main",
+        "what two models write, scored axis by axis by a reward model, with paired tests",
+    ),
     ("evaluate", "perplexity"): (
         "evaluation.perplexity:main",
         "perplexity and bits per byte of causal models, by sub-domain, with intervals",

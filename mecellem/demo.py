@@ -115,10 +115,10 @@ def demo(
         console().print(f"\n{left}: run `mecellem demo --out {out}` again to go on", style="bold", markup=False)
         return INTERRUPTED
     corpus, evaluation = str(out / "corpus"), out / "evaluation"
-    run_step(["evaluate", str(out / "run"), "--corpus", corpus, "--out", str(evaluation)], started)
+    run_step(["select", str(out / "run"), "--corpus", corpus, "--out", str(evaluation)], started)
     export_best(out, started)
     results = ["--out", str(evaluation / "export.json"), "--cache", str(evaluation / "cache")]
-    run_step(["evaluate", str(out / "export"), "--corpus", corpus, *results], started)
+    run_step(["select", str(out / "export"), "--corpus", corpus, *results], started)
     report = ["report", str(out / "run"), "--evaluation", str(evaluation), "--corpus", corpus]
     run_step([*report, "--out", str(out / "report.html")], started)
     say = console()

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
@@ -15,6 +15,8 @@ from mecellem.tokenizer_files import read_json, read_vocabulary
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+PoolingName = Literal["mean", "cls", "lasttoken"]  # how token vectors become one
 
 # What makes two model folders the same model: the weights, their shape, and the text-to-ids mapping.
 IDENTITY = ("config.json", "model.safetensors", "tokenizer.json")

@@ -73,7 +73,7 @@ def _check_checkpoint(folder: Path) -> ModelSource:
         raise UserError(f"{folder} cannot be loaded, the checkpoint is damaged: {fault}; use another one")
     model = read_meta(folder).model
     if not isinstance(model, DecoderConfig):
-        raise UserError(f"{folder} holds a masked language model, which has no perplexity: use `mecellem evaluate` for it")
+        raise UserError(f"{folder} holds a masked language model, without perplexity: use `mecellem evaluate` for it")
     tokenizer = _check_tokenizer(folder / TOKENIZER, model.vocab_size)
     return ModelSource(folder, "megatron", tokenizer, model.vocab_size, model.max_sequence_length)
 

@@ -42,11 +42,11 @@ def fetch_pypi(package: Package, cache: Path) -> Path:
         return path
     with disk_full_is_user_error(cache / package.filename):
         cache.mkdir(parents=True, exist_ok=True)
-        with _scratch_folder(cache) as folder:
+        with scratch_folder(cache) as folder:
             requirements = folder / "requirements.txt"
             requirements.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
             _run_pip(package, [*_pip_kind(package), "--no-deps", "-r", str(requirements), "-d", str(folder)], cache)
-            return _keep(package, folder, cache)
+            return keep_download(package, folder, cache)
 
 
 def _pip_kind(package: Package) -> list[str]:
@@ -61,7 +61,7 @@ def _pip_kind(package: Package) -> list[str]:
 
 
 @contextmanager
-def _scratch_folder(cache: Path) -> Iterator[Path]:
+def scratch_folder(cache: Path) -> Iterator[Path]:
     """A folder inside the cache, on the same file system, that is gone afterwards; a killed call's goes as well."""
     target = cache / "download"
     remove_leftovers(target)
@@ -94,7 +94,7 @@ def _run_pip(package: Package, arguments: list[str], cache: Path) -> None:
     )
 
 
-def _keep(package: Package, folder: Path, cache: Path) -> Path:
+def keep_download(package: Package, folder: Path, cache: Path) -> Path:
     """Check a downloaded file and rename it into the cache, which is how it becomes believed."""
     downloaded = folder / package.filename
     if not downloaded.is_file():
@@ -145,7 +145,7 @@ def _apt_download(release: HelpRelease, cache: Path) -> tuple[Path, Path] | None
     packages = (release.turkish, release.english)
     with disk_full_is_user_error(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        with _scratch_folder(cache) as folder:
+        with scratch_folder(cache) as folder:
             wanted = [f"{package.name}={package.version}" for package in packages]
             try:
                 done = subprocess.run(
@@ -159,5 +159,5 @@ def _apt_download(release: HelpRelease, cache: Path) -> tuple[Path, Path] | None
                 return None
             if done.returncode != 0:
                 return None
-            turkish, english = (_keep(package, folder, cache) for package in packages)
+            turkish, english = (keep_download(package, folder, cache) for package in packages)
             return turkish, english

@@ -25,7 +25,9 @@ _MIN_WORDS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
+class HelpPage:
+    """A page as one language has it; a paragraph has the same id in every language."""
+
     title: str
     blocks: tuple[tuple[str, str], ...]  # (id, text)
 
@@ -33,10 +35,10 @@ class _Page:
 def extract_libreoffice(turkish: Path, english: Path, release: HelpRelease) -> Extract:
     """Read the Turkish pages of a release from its two `.deb` files. Needs `dpkg-deb`."""
     extract = Extract()
-    originals = dict(_pages(english, f"{_ROOT}/en-US/text/"))
-    for name, page in sorted(_pages(turkish, f"{_ROOT}/tr/text/")):
+    originals = dict(read_pages(english, "en-US"))
+    for name, page in sorted(read_pages(turkish, "tr")):
         original = originals.get(name)
-        text = _translated_text(page, original, extract)
+        text = translated_text(page, original, extract)
         if len(text.split()) < _MIN_WORDS:
             extract.dropped[f"fewer than {_MIN_WORDS} Turkish words"] += 1
             continue
@@ -53,7 +55,8 @@ def extract_libreoffice(turkish: Path, english: Path, release: HelpRelease) -> E
     return extract
 
 
-def _translated_text(page: _Page, original: _Page | None, extract: Extract) -> str:
+def translated_text(page: HelpPage, original: HelpPage | None, extract: Extract) -> str:
+    """The paragraphs that are Turkish, one a line; what is still English is counted in `extract.dropped`."""
     english = dict(original.blocks) if original else {}
     kept = []
     for identity, text in page.blocks:
@@ -65,8 +68,9 @@ def _translated_text(page: _Page, original: _Page | None, extract: Extract) -> s
     return "\n".join(kept)
 
 
-def _pages(package: Path, folder: str) -> Iterator[tuple[str, _Page]]:
-    """(path below `folder`, page) of every HTML page in a `.deb`; nothing is unpacked to disk or run."""
+def read_pages(package: Path, language: str) -> Iterator[tuple[str, HelpPage]]:
+    """(path below the language's folder, page) of every HTML page in a `.deb`; nothing is unpacked to disk or run."""
+    folder = f"{_ROOT}/{language}/text/"
     unpacked = subprocess.run(
         ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE, check=True, timeout=120
     ).stdout
@@ -80,7 +84,7 @@ def _pages(package: Path, folder: str) -> Iterator[tuple[str, _Page]]:
                     yield member.name.removeprefix(folder), page
 
 
-def _parse(html: bytes) -> _Page | None:
+def _parse(html: bytes) -> HelpPage | None:
     from lxml import html as lxml_html
 
     root: Any = lxml_html.document_fromstring(html, parser=lxml_html.HTMLParser(encoding="utf-8"))
@@ -92,7 +96,7 @@ def _parse(html: bytes) -> _Page | None:
         for element in areas[0].iter()
         if element.tag in _BLOCKS and element.get("id")
     )
-    return _Page(
+    return HelpPage(
         title=clean_line(root.findtext(".//title") or ""),
         blocks=tuple((identity, text) for identity, text in blocks if text),
     )

@@ -12,6 +12,7 @@ from evaluation.results import CheckpointScores, Comparison, EvaluationResults, 
 from evaluation.tables import print_selection
 from mecellem.console import console
 from mecellem.errors import UserError
+from megatron_recipes.retention import kept
 
 
 @pytest.fixture
@@ -116,6 +117,8 @@ def test_the_whole_run(evaluated_run, small_corpus, settings):
     assert rescore(folder / f"step_{best.step:07d}" / "embedding", small_corpus, settings, "cpu") == pytest.approx(
         selection.score, abs=1e-4
     )
+    [(name, reason)] = kept(evaluated_run).items()  # so that `train --keep-checkpoints` leaves it
+    assert name == f"step_{selection.best_step:07d}" and reason.startswith("chosen by mecellem select by ")
 
 
 def test_a_second_call_measures_nothing_and_a_new_checkpoint_is_exported(evaluated_run, small_corpus, settings, tmp_path):

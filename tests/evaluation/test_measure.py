@@ -8,9 +8,9 @@ import sys
 import pytest
 import zstandard
 
-from evaluation.evaluate import main
 from evaluation.measure import SYSTEMS, evaluate_folder
 from evaluation.results import EvaluationResults, read_record
+from evaluation.select import main
 from mecellem.errors import UserError
 from post_training import contrastive
 from preprocessing.corpus.read_split import read_split
@@ -112,7 +112,7 @@ def test_titles_of_any_source_make_a_task(small_model, small_corpus, tmp_path, c
 
 def test_help_imports_nothing_heavy():
     program = (
-        "import sys\nfrom evaluation.evaluate import main\n"
+        "import sys\nfrom evaluation.select import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'transformers', 'numpy', 'pydantic', 'yaml', 'megatron_recipes'} & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -187,7 +187,7 @@ def test_two_reports_are_the_same(written, evaluated_run, tmp_path):
 def test_a_run_without_evaluation_says_how_to_make_it(run, capsys):
     assert main([str(run)]) == 0
     page = Page((run / "report.html").read_text())
-    assert f"mecellem evaluate {run} --corpus data/corpus --out {run / 'evaluation'}" in page.text
+    assert f"mecellem select {run} --corpus data/corpus --out {run / 'evaluation'}" in page.text
     assert "Not evaluated yet" in page.text
     assert json.loads((run / "summary.json").read_text())["evaluation"] is None
     assert "took" in capsys.readouterr().out

