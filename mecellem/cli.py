@@ -51,11 +51,6 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
         "models of any kind on retrieval, bitext, classification and more, beside BM25",
     ),
     ("evaluate", "prefetch"): ("evaluation.tasks.prefetch:main", "download what evaluation tasks read, for offline machines"),
-    ("evaluate", "fill-mask"): (
-        "evaluation.masked:main",
-        "masked language models: accuracy by domain, words, pseudo-perplexity, legal cloze",
-    ),
-    ("evaluate", "long-context"): ("evaluation.long_context:main", "needles and position curves up to 8,192 tokens"),
     ("evaluate", "efficiency"): (
         "evaluation.efficiency:main",
         "quality against measured cost: open definitions side by side, Pareto fronts",
