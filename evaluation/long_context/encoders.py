@@ -1,0 +1,47 @@
+"""What the two measures of encoders share: texts that are known to fit, and vectors of texts that were not cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from evaluation.encoders import Encoder, Role, Vectors
+from evaluation.long_context.windows import Unit
+
+
+class MeasuringEncoder(Encoder, Protocol):
+    """An encoder that tells how long texts are."""
+
+    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
+        """Tokens of each text, uncut, with its prompt and special tokens."""
+        ...
+
+
+def encode_whole(encoder: MeasuringEncoder, texts: Sequence[str], role: Role) -> Vectors:
+    """Unit vectors `[n, dimensions]` of texts that the model reads to their end."""
+    before = encoder.counts.copy()
+    vectors = encoder.encode(texts, role)
+    cut = encoder.counts.since(before)
+    assert not cut.truncated, f"{encoder.name} cut {cut.truncated} texts by {cut.tokens_cut} tokens, they were to fit"
+    return vectors
+
+
+Write = Callable[[Sequence[Unit]], str]
+
+
+def write_fitting(encoder: MeasuringEncoder, windows: Sequence[Sequence[Unit]], write: Sequence[Write], most: int) -> list[str]:
+    """Of each window the text that its `write` makes, without its last units where it has more than `most` tokens.
+
+    The units' tokens add up to the whole's but for a few where they meet, so hardly any text has to be made again.
+    """
+    kept = [list(units) for units in windows]
+    texts = [make(units) for make, units in zip(write, kept, strict=True)]
+    pending = list(range(len(texts)))
+    while pending:
+        counts = encoder.lengths([texts[number] for number in pending], "document")
+        pending = [number for number, count in zip(pending, counts, strict=True) if count > most]
+        for number in pending:
+            kept[number].pop()
+            assert kept[number], "a window is far longer than what stands around it"
+            texts[number] = write[number](kept[number])
+    return texts
