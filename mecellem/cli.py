@@ -51,6 +51,14 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
         "models of any kind on retrieval, bitext, classification and more, beside BM25",
     ),
     ("evaluate", "prefetch"): ("evaluation.tasks.prefetch:main", "download what evaluation tasks read, for offline machines"),
+    ("evaluate", "fill-mask"): (
+        "evaluation.masked:main",
+        "masked tokens, words, pseudo-perplexity and a legal cloze, by domain",
+    ),
+    ("evaluate", "long-context"): (
+        "evaluation.long_context:main",
+        "needles, the places a vector looks at, masks by place, up to 8,192 tokens",
+    ),
     ("evaluate", "efficiency"): (
         "evaluation.efficiency:main",
         "quality against measured cost: open definitions side by side, Pareto fronts",
