@@ -29,7 +29,7 @@ from evaluation.settings import EvaluationSettings
 from mecellem.console import console
 from mecellem.errors import UserError
 from mecellem.files import atomic_write, sha256_of
-from megatron_recipes.retention import keep, release
+from megatron_recipes.retention import keep
 from megatron_recipes.run_folder import read_run
 from post_training.model_folder import pick_device
 from preprocessing.corpus.read_split import read_split, split_path
@@ -249,6 +249,6 @@ def evaluate_run(
         rows.append(checkpoint_scores(step, tokens_per_step, checkpoint, out, place / "results.json", result))
     selection = select(rows, results, lambda folder: rescore(folder, corpus, settings, device))
     write_record(out / "selection.json", selection)
-    release(run, CHOSEN)
-    keep(Path(selection.best_checkpoint), f"{CHOSEN} by {selection.chosen_by}, weights {selection.best_sha256[:16]}")
+    reason = f"{CHOSEN} by {selection.chosen_by}, weights {selection.best_sha256[:16]}"
+    keep(Path(selection.best_checkpoint), reason, instead_of=CHOSEN)
     return selection

@@ -31,19 +31,16 @@ def kept(run: Path) -> dict[str, str]:
     return content
 
 
-def keep(checkpoint: Path, reason: str) -> None:
-    """Mark a checkpoint of a run so that retention leaves it; a second mark replaces the reason."""
+def keep(checkpoint: Path, reason: str, instead_of: str | None = None) -> None:
+    """Mark a checkpoint of a run so that retention leaves it; a second mark replaces the reason.
+
+    With `instead_of` the marks whose reason begins so are removed: a later choice takes the place of an earlier one.
+    """
     run = checkpoint.parent.parent
-    marked = kept(run) | {checkpoint.name: reason}
-    with atomic_write(run / "checkpoints" / KEEP) as handle:
-        json.dump(dict(sorted(marked.items())), handle, indent=1, ensure_ascii=False)
-        handle.write("\n")
-
-
-def release(run: Path, reason_start: str) -> None:
-    """Remove the marks whose reason begins with `reason_start`: an earlier choice is replaced by a later one."""
-    marked = {name: reason for name, reason in kept(run).items() if not reason.startswith(reason_start)}
-    if marked != kept(run):
+    before = kept(run)
+    others = {name: why for name, why in before.items() if instead_of is None or not why.startswith(instead_of)}
+    marked = dict(sorted((others | {checkpoint.name: reason}).items()))
+    if marked != before:
         with atomic_write(run / "checkpoints" / KEEP) as handle:
             json.dump(marked, handle, indent=1, ensure_ascii=False)
             handle.write("\n")

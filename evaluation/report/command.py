@@ -52,7 +52,7 @@ def report_run(
         hint = f"mecellem select {run} --corpus {texts} --out {evaluation}"
         if data.causal:
             before = data.settings["config"].get("init_from") or "ANOTHER_MODEL"
-            hint = f"mecellem select perplexity {before} {newest(run)} --texts {texts} --out {evaluation / PERPLEXITY}"
+            hint = f"mecellem evaluate perplexity {before} {newest(run)} --texts {texts} --out {evaluation / PERPLEXITY}"
         with atomic_write(out) as handle:
             handle.write(render(data, figures, hint))
 

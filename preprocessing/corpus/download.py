@@ -56,8 +56,9 @@ def _pip_kind(package: Package) -> list[str]:
     python, abi, platform = package.filename.removesuffix(".whl").split("-")[-3:]
     if platform == "any":
         return ["--only-binary", package.name]
-    version = f"{python[2]}.{python[3:]}"
-    return ["--only-binary", ":all:", "--python-version", version, "--abi", abi, "--platform", platform]
+    version = ["--python-version", f"{python[2]}.{python[3:]}"] if python.startswith("cp") else []  # py3: any that runs this
+    platforms = [part for tag in platform.split(".") for part in ("--platform", tag)]
+    return ["--only-binary", ":all:", *version, "--abi", abi, *platforms]
 
 
 @contextmanager

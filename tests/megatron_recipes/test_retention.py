@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mecellem.errors import UserError
-from megatron_recipes.retention import KEEP, keep, kept, release, remove_old
+from megatron_recipes.retention import KEEP, keep, kept, remove_old
 
 
 def make(run: Path, *steps: int) -> None:
@@ -30,8 +30,11 @@ def test_a_later_choice_releases_the_earlier_one(tmp_path: Path):
     make(tmp_path, 1, 2, 3)
     keep(tmp_path / "checkpoints" / "step_0000001", "mine")
     keep(tmp_path / "checkpoints" / "step_0000002", "chosen by a")
-    release(tmp_path, "chosen by")
-    assert kept(tmp_path) == {"step_0000001": "mine"}
+    keep(tmp_path / "checkpoints" / "step_0000003", "chosen by b", instead_of="chosen by")
+    assert kept(tmp_path) == {"step_0000001": "mine", "step_0000003": "chosen by b"}
+    written = (tmp_path / "checkpoints" / KEEP).stat().st_mtime_ns
+    keep(tmp_path / "checkpoints" / "step_0000003", "chosen by b", instead_of="chosen by")
+    assert (tmp_path / "checkpoints" / KEEP).stat().st_mtime_ns == written
     assert remove_old(tmp_path, 1) == ["step_0000002"]
 
 

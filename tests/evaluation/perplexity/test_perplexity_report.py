@@ -43,7 +43,8 @@ def check(page: str, results: PerplexityResults) -> None:
         assert second[4] == f"{change.perplexity:+.1%}" and second[7].startswith(f"{change.bits_per_byte:+.3f}")
     low, high = after.all.perplexity_interval
     assert f"{low:.2f}–{high:.2f}" in second
-    assert all(found.startswith("data:image/png;base64,") for found in re.findall(r'(?:src|srcset|href)="([^"]*)"', page))
+    found = re.findall(r'(?:src|srcset|href)="([^"]*)"', page)
+    assert all(address.startswith(("data:image/png;base64,", "data:text/csv;charset=utf-8;base64,")) for address in found)
     assert page.count("data:image/png;base64,") == 8  # loss, dynamics, curriculum and perplexity in two themes
 
 

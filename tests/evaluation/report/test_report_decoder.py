@@ -86,7 +86,8 @@ def test_names_in_a_curriculum_are_escaped(decoder_run: Path):
     settings = (decoder_run / "run.yaml").read_text().replace("name: statutes", "name: <script>x</script>")
     (decoder_run / "run.yaml").write_text(settings)
     main([str(decoder_run)])
-    assert "script" not in Page((decoder_run / "report.html").read_text()).tags
+    page = (decoder_run / "report.html").read_text()
+    assert Page(page).tags.count("script") == 1 and "<script>x" not in page  # the page's own
 
 
 def test_a_broken_curriculum_in_the_record_is_named(decoder_run: Path):

