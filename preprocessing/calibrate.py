@@ -215,6 +215,8 @@ def repetition_measures(text: str, settings: QualitySettings) -> dict[str, float
 
 def area_under_roc(good: Sequence[float], bad: Sequence[float]) -> float:
     """Probability that a good text has the larger value; ties count half. 0.5: the measure does not tell them apart."""
+    if not len(good) or not len(bad):
+        return float("nan")
     values = np.concatenate([good, bad])
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
@@ -279,6 +281,8 @@ def _bits(groups: dict[str, Group], stage: MorphologyFilter) -> str:
 
 
 def _quantiles(values: Sequence[float]) -> list[str]:
+    if not len(values):
+        return ["-"] * len(_PERCENTILES)  # no good text was long enough to be measured so
     return [f"{value:.3g}" for value in np.percentile(values, _PERCENTILES)]
 
 

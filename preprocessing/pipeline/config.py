@@ -20,7 +20,6 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|)", re.IGNORECASE | re.ASCII)
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _OF_STAGES = ("language", "language_probability", "contaminated_by", *OWN_TO_STAGE)  # what stages say of a document
-FILE_KINDS = ("jsonl", "parquet", "text", "warc", "pdf")
 
 
 def _bytes(value: Any) -> int:

@@ -63,6 +63,12 @@ class StageFolders:
         """What the phases of this stage leave for each other."""
         return self.root / "work"
 
+    @property
+    def ledgers_so_far(self) -> Path:
+        """Where the ledgers of tasks are while the stage is under way: those of reading wait until all ids are known."""
+        raw = self.work / "raw" / "ledger"
+        return raw if raw.is_dir() and not self.ledgers.is_dir() else self.ledgers
+
     def logs(self, phase: str) -> Path:
         """Datatrove's folder of a phase: logs, statistics, marks of completed tasks."""
         return self.root / "logs" / phase

@@ -59,9 +59,10 @@ def _check(
     if damaged > limit.damaged_files:
         place = _place(name, locations, "damaged_file")
         where = f", such as in {place.file}: {place.detail}" if place else ""
+        places = f"{damaged:,} place{'' if damaged == 1 else 's'}"
         raise UserError(
-            f"source {name}: files are cut or broken in {damaged:,} places{where}. What stands around them was read; fetch the "
-            "files again and run the same command, or go on without what is lost: `limits: damaged_files` (now "
+            f"source {name}: files are cut or broken in {places}{where}. What could be read around the damage was read; fetch "
+            "the files again and run the same command, or go on without what is lost: `limits: damaged_files` (now "
             f"{limit.damaged_files:,})"
         )
     broken = sum(source.quarantined.values()) - missing - damaged

@@ -199,12 +199,13 @@ def _lost_rows(states: list[StageState]) -> list[dict[str, str]]:
 def _other_rows(states: list[StageState]) -> list[dict[str, str]]:
     """What was changed in documents, and what was passed over because it is no text: stage, what, how often."""
     from preprocessing.pipeline.ledger import most_common
+    from preprocessing.sources.found import SKIPPED
 
     rows = []
     for state in states:
         for kind, counts in (("changed", state.ledger.changed), ("skipped", state.ledger.total().skipped)):
             rows += [
-                {"stage": state.name, "kind": kind, "name": name.replace("_", " "), "count": f"{count:,}"}
+                {"stage": state.name, "kind": kind, "name": SKIPPED.get(name, name.replace("_", " ")), "count": f"{count:,}"}
                 for name, count in most_common(counts)
             ]
     return rows

@@ -133,7 +133,7 @@ def _run_here(corpus: Corpus, workers: int, console: Console) -> None:
             _page_so_far(corpus)
             raise
         console.print(f"{stage.name:<16} {_sentence(ledger)}, {human_time(seconds)}", markup=False)
-        for sentence in hints(stage.name, ledger):
+        for sentence in hints(stage.name, ledger, corpus.path):
             console.print(f"hint    {sentence}", markup=False)
         if corpus.file.keep_shards == "last":
             free_what_was_read(steps)
@@ -230,15 +230,16 @@ def _submit(corpus: Corpus, site: Path, workers: int | None, console: Console) -
 
     settings = read_site(site)
     _, steps = _planned(corpus, console)
+    waiting = {stage.name: stage.phases() for stage in steps if not stage.is_done}  # their settings are checked here
     before: SlurmExecutor | None = None
     read_by = dict(zip([stage.name for stage in steps[1:]], steps, strict=False)) if corpus.file.keep_shards == "last" else {}
     with sbatch_or_say():
         for stage in steps:
-            if stage.is_done:
+            if stage.name not in waiting:
                 console.print(f"{stage.name:<16} done already", markup=False)
                 continue
             frees = read_by[stage.name].folders if stage.name in read_by else None
-            for phase in [*stage.phases(), *last_phases(stage, _limits(corpus), frees)]:
+            for phase in [*waiting[stage.name], *last_phases(stage, _limits(corpus), frees)]:
                 name = f"{corpus.path.stem}_{stage.name}_{phase.name}"
                 logs = stage.folders.logs(phase.name)
                 executor = SlurmExecutor(phase, logs, name, settings, before, workers or -1)

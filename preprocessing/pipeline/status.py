@@ -75,13 +75,12 @@ def stage_states(corpus: Corpus) -> list[StageState]:
 
 
 def _ledger(folders: StageFolders, done: bool) -> TaskLedger:
-    from preprocessing.pipeline.ledger import TaskLedger, read_ledger, sum_ledgers
+    from preprocessing.pipeline.ledger import read_ledger, sum_ledgers
 
     if done:
         return read_ledger(folders.root / "ledger.json")
-    if not folders.ledgers.is_dir():
-        return TaskLedger()
-    return sum_ledgers(sorted(path for path in folders.ledgers.glob("*.json") if not path.name.startswith(".")))
+    ledgers = folders.ledgers_so_far
+    return sum_ledgers(sorted(path for path in ledgers.glob("*.json") if not path.name.startswith(".")))
 
 
 def token_lines(corpus: Corpus, states: list[StageState]) -> list[str]:
@@ -130,7 +129,7 @@ def status(corpus: tyro.conf.Positional[Path], examples: bool = False) -> None:
     if freed:
         out.print(f"freed   the shards of {', '.join(freed)} (keep_shards: last)", markup=False)
     for state in states:
-        for sentence in hints(state.name, state.ledger):
+        for sentence in hints(state.name, state.ledger, settings.path):
             out.print(f"hint    {sentence}", markup=False)
     for state in states:
         _print_examples(out, state, examples)

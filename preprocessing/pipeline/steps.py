@@ -211,10 +211,11 @@ def _begin(step: Step, plan: Plan) -> None:
 
 
 def _forget_missing(folders: StageFolders) -> None:
-    """Tasks that missed a file are done again: perhaps it is back."""
+    """Tasks that missed a file, or met a damaged one, are done again: perhaps it is back, or whole."""
     raw = folders.work / "raw" / "ledger"
     ledgers = raw if raw.is_dir() else folders.ledgers
-    again = [path.stem for path in sorted(ledgers.glob("*.json")) if b'"missing_file"' in path.read_bytes()]
+    found = {path.stem: path.read_bytes() for path in sorted(ledgers.glob("*.json"))}
+    again = [name for name, text in found.items() if b'"missing_file"' in text or b'"damaged_file"' in text]
     for phase in sorted((folders.root / "logs").iterdir()) if again and (folders.root / "logs").is_dir() else []:
         marks = phase / "completions"
         whole = phase.name in ("find", "ids", "numbers")
@@ -246,6 +247,7 @@ def _seconds(path: Path) -> float:
 
 def completed(folders: StageFolders) -> int:
     """How many of a stage's shards are there."""
-    if not folders.ledgers.is_dir():
+    ledgers = folders.ledgers_so_far
+    if not ledgers.is_dir():
         return 0
-    return sum(entry.name.endswith(".json") and not entry.name.startswith(".") for entry in os.scandir(folders.ledgers))
+    return sum(entry.name.endswith(".json") and not entry.name.startswith(".") for entry in os.scandir(ledgers))

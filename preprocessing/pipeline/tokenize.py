@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import zstandard
 
+from mecellem.console import console
 from mecellem.errors import UserError
 from mecellem.files import atomic_write
 from mecellem.manifest import CorpusManifest, manifest_path, read_manifest
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from preprocessing.pipeline.plan import Plan
     from preprocessing.pipeline.steps import Step
 
-MADE_OF = "made_of.json"  # in OUT/tokens: the digest of the stage whose documents the tokens are of, and what made them
+MADE_OF = "made_of.json"  # in OUT/tokens: the corpora that runs wrote there, and of what they are made, and what made them
 MIXTURE = "mixture.yaml"
 
 
@@ -45,7 +46,6 @@ def tokenize_shards(corpus: Corpus, plan: Plan, steps: Sequence[Step]) -> tuple[
     settings, folders = corpus.file.tokenize, steps[-1].folders
     assert settings is not None
     tokens, shards = RunFolders(corpus.out).tokens, shard_paths(folders)
-    (tokens / MADE_OF).unlink(missing_ok=True)
     groups = _groups(plan, folders, settings.per_source)
     empty = [name for name, group in groups.items() if not sum(group.documents)]
     _remove_others(tokens, [name for name in groups if name not in empty])
@@ -62,8 +62,7 @@ def tokenize_shards(corpus: Corpus, plan: Plan, steps: Sequence[Step]) -> tuple[
             _write_provenance(tokens / name, plan, steps, group)
     if settings.per_source:
         _write_mixture(corpus, tokens, list(manifests))
-    with atomic_write(tokens / MADE_OF) as handle:
-        json.dump(_made_of(settings, steps[-1].digest), handle)
+    _write_made_of(tokens, {"names": list(manifests), **_made_of(settings, steps[-1].digest)})
     return manifests, empty if settings.per_source else []
 
 
@@ -71,11 +70,8 @@ def are_current(corpus: Corpus, digest: str | None) -> bool:
     """Whether all tokens are written, as the YAML file says now, of the stage that has this digest (None: is not done)."""
     if digest is None or corpus.file.tokenize is None:
         return False
-    try:
-        there = json.loads((RunFolders(corpus.out).tokens / MADE_OF).read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return bool(there == _made_of(corpus.file.tokenize, digest))
+    there = _read_made_of(RunFolders(corpus.out).tokens)
+    return all(there.get(key) == value for key, value in _made_of(corpus.file.tokenize, digest).items())
 
 
 def _made_of(settings: Tokenize, digest: str) -> dict[str, Any]:
@@ -110,14 +106,34 @@ def _groups(plan: Plan, folders: StageFolders, per_source: bool) -> dict[str, Gr
     return groups
 
 
+def _read_made_of(tokens: Path) -> dict[str, Any]:
+    try:
+        there: dict[str, Any] = json.loads((tokens / MADE_OF).read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return there
+
+
+def _write_made_of(tokens: Path, content: dict[str, Any]) -> None:
+    with atomic_write(tokens / MADE_OF) as handle:
+        json.dump(content, handle)
+
+
 def _remove_others(tokens: Path, names: Sequence[str]) -> None:
-    """Remove corpora that an earlier run of other settings wrote and this one does not: they would pass for its own."""
-    for path in sorted(tokens.glob("*.manifest.json")) if tokens.is_dir() else []:
-        name = path.name.removesuffix(".manifest.json")
+    """Remove the corpora that an earlier run wrote here and this one does not: they would pass for its own.
+
+    Only those that `made_of.json` names: what somebody else put beside them, a merged corpus say, is not ours.
+    """
+    ours = list(dict.fromkeys([*_read_made_of(tokens).get("names", []), *names]))
+    _write_made_of(tokens, {"names": ours})  # from here on nothing is current until all is written
+    for name in ours:
         if name not in names:
             for ending in (".manifest.json", ".bin", ".idx", ".provenance.jsonl.zst"):  # the manifest first: no corpus without
                 Path(f"{tokens / name}{ending}").unlink(missing_ok=True)
+            console().print(f"note    removed {tokens / name}.bin and .idx: the run of now does not make them", markup=False)
     (tokens / MIXTURE).unlink(missing_ok=True)
+    if not names:
+        (tokens / MADE_OF).unlink()
 
 
 def _write_provenance(prefix: Path, plan: Plan, steps: Sequence[Step], group: Group) -> None:

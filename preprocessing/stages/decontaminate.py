@@ -110,9 +110,15 @@ class DecontaminateFilter(BaseFilter):
     def __init__(self, settings: DecontaminateSettings) -> None:
         """Raises `UserError` for a set that cannot be read, or that nothing could ever be found of."""
         super().__init__()
+        known: set[str] = set()
         for name, paths in settings.sets.items():
             check_inputs(paths, f"stage decontaminate, set {name!r}")
-            _check_set(name, settings)
+            known |= _check_set(name, settings)
+        if unknown := [field for field in settings.fields if field not in known]:
+            raise UserError(
+                f"stage decontaminate: no record of any set has the field {' or '.join(unknown)}; the fields are "
+                f"{', '.join(sorted(known)[:12])}: mend `fields`"
+            )
         self.settings = settings
 
     @cached_property
@@ -137,7 +143,7 @@ class DecontaminateFilter(BaseFilter):
             return False, "contaminated_rest_too_short"
         kept = (line for number, line in enumerate(doc.text.split("\n")) if number not in shared)
         doc.text = "\n".join(kept).strip()
-        self.stat_update("changed")
+        self.stat_update(*(f"changed_cut_by_{name}" for name in sets))
         return True
 
 
@@ -183,15 +189,13 @@ def _items(name: str, settings: DecontaminateSettings) -> Iterator[list[str]]:
                 yield item
 
 
-def _check_set(name: str, settings: DecontaminateSettings) -> None:
-    """A set without any run would let every document through in silence."""
-    if next(_items(name, settings), None) is not None:
-        for _ in _records(settings.sets[name]):  # each line, before hours of other stages
-            pass
-        return
+def _check_set(name: str, settings: DecontaminateSettings) -> set[str]:
+    """The fields of a set's records. Raises `UserError` for one without any run: it would let all documents through."""
     known: dict[str, None] = {}
-    for record in _records(settings.sets[name]):
+    for record in _records(settings.sets[name]):  # each line, before hours of other stages
         known.update(dict.fromkeys(record))
+    if next(_items(name, settings), None) is not None:
+        return set(known)
     files = ", ".join(map(str, settings.sets[name]))
     if known and settings.fields and not set(settings.fields) & set(known):
         raise UserError(

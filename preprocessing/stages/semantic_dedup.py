@@ -141,6 +141,10 @@ class SemanticFilter(BaseFilter):
     REASONS: ClassVar[dict[str, str]] = {
         "semantic_duplicate": "its vector is closer than the threshold to that of an earlier document"
     }
+    ADVICE: ClassVar[dict[str, str]] = {
+        "semantic_duplicate": "raise its `threshold`, or `characters` where documents of one form begin alike: 0.75 is "
+        "the paper's"
+    }
 
     def __init__(self, work: Path) -> None:
         super().__init__()
