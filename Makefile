@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 OUT    ?= runs/demo
+WORKERS ?= 2
 BIN    := $(VENV)/bin
 
 .PHONY: demo test lint install clean
@@ -11,7 +12,7 @@ demo: install
 	$(BIN)/mecellem demo --out $(OUT)
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

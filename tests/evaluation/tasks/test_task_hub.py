@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import fill_cache
+from hub_files import fill_cache
 from task_scores import score
 
 from evaluation.tasks.facts import GROUPS

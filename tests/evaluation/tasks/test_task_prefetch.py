@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import write_data_set
+from hub_files import write_data_set
 from hub_server import COMMIT, serve_hub
 
 from evaluation.tasks.find import Tasks
@@ -152,7 +152,7 @@ def test_without_a_network_one_sentence_says_what_to_do(tmp_path, monkeypatch):
 
 def test_of_a_group_that_is_partly_here_the_rest_is_left_out(tmp_path, monkeypatch):
     import huggingface_hub
-    from conftest import fill_cache
+    from hub_files import fill_cache
 
     def unreachable(*_, **__):
         raise ConnectionError("no route to host")

@@ -18,6 +18,7 @@ from preprocessing.pipeline.ledger import Recorder, TaskLedger, sum_ledgers
 from preprocessing.pipeline.report import report
 from preprocessing.pipeline.run import run
 from preprocessing.pipeline.status import status
+from preprocessing.sources.found import SKIPPED
 
 TURKISH = "Mahkeme, davacının iddialarını ve dosyadaki belgeleri inceledikten sonra davanın kısmen kabulüne karar vermiştir."
 ENGLISH = "The court examined the claims of the plaintiff and the documents in the file and then partly allowed the action."
@@ -145,7 +146,7 @@ def test_the_page_breaks_losses_down_by_source_and_tells_what_was_changed_or_pas
     html = page.read_text()
     assert row("mails", "exact_dedup", "exact_duplicate", "1") in html
     assert re.search(r'<tr><td>pii</td><td class="text">changed</td><td class="text">email\w*</td><td>6</td></tr>', html)
-    assert row("read", "skipped", "not a page", "2") in html
+    assert row("read", "skipped", SKIPPED["not_a_page"], "2") in html
     check_page(page)
 
 
