@@ -49,8 +49,9 @@ def test_windows_are_full_whole_and_apart(length: int, most: int, reserve: int):
         assert window.text in texts[window.key] and window.tokens == words
         assert 0.85 * (length - 2 - reserve) <= words <= length - 2 - reserve
     for key, text in texts.items():
-        own = sorted(text.index(window.text) for window in found if window.key == key)
-        assert len(set(own)) == len(own)
+        own = [window.text for window in found if window.key == key]
+        for window in own:  # a document may say a thing twice: as many windows of it as places without a common word
+            assert own.count(window) <= text.count(window)
     # asking for fewer gives the first of them, whatever order the documents have
     assert Library(documents[::-1], count_words, 0).windows(length, max(1, most - 1), reserve) == found[: max(1, most - 1)]
 
