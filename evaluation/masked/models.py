@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from evaluation.cache import Cache, source_sha256
-from evaluation.run_folder import checkpoint_fingerprint
+from evaluation.cache import Cache
+from evaluation.model_files import ModelFiles, hugging_face_folder
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.tokenizer_files import read_json, read_vocabulary
@@ -25,27 +24,8 @@ CAUSAL = "a causal model is evaluated with `mecellem evaluate perplexity`"
 
 
 @dataclass(frozen=True, slots=True)
-class MaskedModel:
-    """A model whose files were checked. `positions`: tokens that it sees at most, special ones included."""
-
-    folder: Path
-    kind: Literal["megatron", "hugging_face"]
-    tokenizer: Path
-    vocabulary: int
-    positions: int
-
-    @property
-    def digest(self) -> str:
-        """Changes with weights, shape or tokenizer."""
-        if self.kind == "megatron":
-            return checkpoint_fingerprint(self.folder)
-        from conversion.safetensors_folder import SafetensorsReader
-
-        digest = hashlib.sha256()
-        weights = sorted(set(SafetensorsReader(self.folder).files.values()))
-        for path in (self.folder / "config.json", self.tokenizer / "tokenizer.json", *weights):
-            digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
-        return digest.hexdigest()
+class MaskedModel(ModelFiles):
+    """A masked language model; special tokens count among its positions."""
 
     @property
     def tokenizer_sha256(self) -> str:
@@ -126,20 +106,6 @@ def open_tokenizer(model: MaskedModel) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise UserError(f"{model.tokenizer}: the tokenizer has no offsets: save it as a fast one, with tokenizer.json")
     return tokenizer
-
-
-def hugging_face_folder(model: MaskedModel, store: Cache) -> Path:
-    """The folder that transformers loads; a Megatron checkpoint is exported into the cache, once."""
-    if model.kind == "hugging_face":
-        return model.folder
-    from conversion.export import export_checkpoint
-
-    parts = [checkpoint_fingerprint(model.folder), source_sha256("conversion", "megatron_recipes")]
-
-    def make(path: Path) -> None:
-        export_checkpoint(model.folder, path)
-
-    return store.make_folder("export", parts, make)
 
 
 def load_model(model: MaskedModel, store: Cache, device: str) -> Any:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from evaluation.run_folder import checkpoint_fingerprint
+from evaluation.model_files import ModelFiles
 from mecellem.errors import UserError
-from mecellem.files import sha256_of
 from mecellem.tokenizer_files import read_json, read_vocabulary
 from megatron_recipes.run_folder import CHECKPOINT, TOKENIZER
 from post_training.model_folder import load_tokenizer, quiet_transformers
@@ -22,27 +20,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSource:
-    """A model folder whose files were checked: `vocabulary` and `positions` are what its embedding and RoPE allow."""
-
-    folder: Path
-    kind: Literal["megatron", "hugging_face"]
-    tokenizer: Path
-    vocabulary: int
-    positions: int
-
-    @property
-    def digest(self) -> str:
-        """Changes with weights, shape or tokenizer."""
-        if self.kind == "megatron":
-            return checkpoint_fingerprint(self.folder)
-        from conversion.safetensors_folder import SafetensorsReader
-
-        digest = hashlib.sha256()
-        weights = sorted(set(SafetensorsReader(self.folder).files.values()))
-        for path in (self.folder / "config.json", self.tokenizer / "tokenizer.json", *weights):
-            digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
-        return digest.hexdigest()
+class ModelSource(ModelFiles):
+    """A causal language model."""
 
 
 class Scorer(Protocol):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.cache import Cache, content_key, source_sha256
 from evaluation.machine import versions
+from evaluation.model_files import hugging_face_folder
 from evaluation.perplexity.models import ModelSource
 from evaluation.results import Record
 from evaluation.reward.prompts import Continuation, Prompt
@@ -27,20 +27,6 @@ class ContinuationBatch(Record):
     """The continuations of one batch, in its order."""
 
     continuations: list[Continuation]
-
-
-def hugging_face_folder(source: ModelSource, store: Cache) -> Path:
-    """The model as transformers loads it: a Megatron checkpoint is exported (and verified) into the cache once."""
-    if source.kind == "hugging_face":
-        return source.folder
-    from conversion.export import export_checkpoint
-
-    parts = [source.digest, source_sha256("conversion", "megatron_recipes")]
-
-    def export(folder: Path) -> None:
-        export_checkpoint(source.folder, folder)
-
-    return store.make_folder("export", parts, export)
 
 
 class Writer:

@@ -13,6 +13,7 @@ border of their cells: docs/decisions/0019 has the measured share.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -81,9 +82,9 @@ class _Block(PipelineStep):
             self.work_on(rank, world_size)
         yield from ()
 
+    @abstractmethod
     def work_on(self, rank: int, tasks: int) -> None:
         """Write the files of task `rank` of `tasks`."""
-        raise NotImplementedError
 
     def vectors(self, shard: int) -> np.ndarray:
         return np.load(vectors_path(self.work, shard), mmap_mode="r")
