@@ -79,7 +79,7 @@ setup(
     ),
     package_data={
         "evaluation.efficiency": ["*.yaml"],
-        "evaluation.report": ["page.html.j2"],
+        "evaluation.report": ["*.html.j2"],
         "mecellem.page": ["*.html.j2", "style.css", "sort.js"],
         "megatron_recipes": ["curricula/*.yaml"],
         "preprocessing.pipeline": ["page.html.j2"],

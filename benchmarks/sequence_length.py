@@ -21,8 +21,8 @@ import numpy as np
 from common import CACHE, ROOT, header, sample_text
 from real_models import e5_small_folder
 
+from evaluation.bootstrap import mean_interval
 from evaluation.encoders import Bm25, EncoderSettings, open_encoder
-from evaluation.retrieval.metrics import mean_interval
 from evaluation.tasks.pools import speeches
 from mecellem.console import human_time
 from mecellem.errors import UserError

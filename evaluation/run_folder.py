@@ -41,11 +41,3 @@ def list_checkpoints(run: Path) -> dict[int, Path]:
     if not found:
         raise UserError(f"{run / 'checkpoints'} has no step_NNNNNNN: train at least until the first checkpoint")
     return dict(sorted(found.items()))
-
-
-def checkpoint_fingerprint(checkpoint: Path) -> str:
-    """Names, sizes and times of a checkpoint's files: changes when the run is trained again in the same folder."""
-    from evaluation.cache import content_key
-
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    return content_key([(str(path.relative_to(checkpoint)), path.stat().st_size, path.stat().st_mtime_ns) for path in files])

@@ -40,7 +40,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("train",): ("megatron_recipes.train:main", "run a recipe with Megatron-Core, or show its plan with --dry-run"),
     ("convert", "export"): ("conversion.export:main", "Megatron checkpoint -> verified Hugging Face folder"),
     ("convert", "import"): ("conversion.hf_import:main", "Hugging Face folder -> Megatron checkpoint"),
-    ("select",): ("evaluation.select:main", "which checkpoint of a run to keep: by retrieval after the same post-training"),
+    ("select",): ("evaluation.selection:main", "which checkpoint of a run to keep: by retrieval after the same post-training"),
     ("post-train", "contrastive"): (
         "post_training.contrastive:main",
         "an embedding model out of a pre-trained one, on pairs, triplets or crops",
@@ -52,7 +52,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ),
     ("evaluate", "prefetch"): ("evaluation.tasks.prefetch:main", "download what evaluation tasks read, for offline machines"),
     ("evaluate", "fill-mask"): (
-        "evaluation.masked:main",
+        "evaluation.fill_mask:main",
         "masked tokens, words, pseudo-perplexity and a legal cloze, by domain",
     ),
     ("evaluate", "long-context"): (

@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mecellem.console import console, human_time
 from mecellem.doctor import bf16_hardware, gpus, torch_cuda
@@ -81,13 +82,34 @@ def unfinished(run: Path) -> str | None:
     return None if done >= steps else f"training stopped at step {done} of {steps}"
 
 
+def selected(out: Path) -> dict[str, Any]:
+    """What `select` wrote."""
+    found: dict[str, Any] = json.loads((out / "evaluation" / "selection.json").read_text(encoding="utf-8"))
+    return found
+
+
 def export_best(out: Path, started: float) -> None:
-    """Export the checkpoint that retrieval chose to `OUT/export`, unless it is there already."""
-    selection = json.loads((out / "evaluation" / "selection.json").read_text(encoding="utf-8"))
+    """Export the checkpoint that was selected to `OUT/export`, unless it is there already."""
+    selection = selected(out)
     weights = out / "export" / "model.safetensors"
     if weights.exists() and sha256_of(weights) == selection["best_sha256"]:
         return
     run_step(["convert", "export", selection["best_checkpoint"], str(out / "export"), "--replace"], started)
+
+
+def measurement(out: Path) -> list[list[str]]:
+    """The export, and the same model post-trained, on the test split; what `select` has scored there is found in its cache."""
+    corpus, evaluation, selection = out / "corpus", out / "evaluation", selected(out)
+    models = [f"export={out / 'export'}"]
+    if selection["best_embedding"]:
+        models.append(f"post_trained={selection['best_embedding']}")
+    length = str(selection["settings"]["max_seq_length"])
+    retrieval = ["evaluate", *models, "--corpus", str(corpus), "--max-seq-length", length]
+    retrieval += ["--out", str(evaluation / "export"), "--cache", str(evaluation / "cache")]
+    masks = ["evaluate", "fill-mask", str(out / "export"), "--texts", str(corpus)]
+    masks += ["--out", str(evaluation / "fill_mask.json"), "--cache", str(evaluation / "cache" / "evaluation")]
+    masks += ["--mask-documents", "150", "--pll-sentences", "30", "--cloze-items", "50"]  # enough to see, in seconds
+    return [*([retrieval] if selection["test"]["tasks"] else []), masks]
 
 
 def demo(
@@ -117,8 +139,8 @@ def demo(
     corpus, evaluation = str(out / "corpus"), out / "evaluation"
     run_step(["select", str(out / "run"), "--corpus", corpus, "--out", str(evaluation)], started)
     export_best(out, started)
-    results = ["--out", str(evaluation / "export.json"), "--cache", str(evaluation / "cache")]
-    run_step(["select", str(out / "export"), "--corpus", corpus, *results], started)
+    for line in measurement(out):
+        run_step(line, started)
     report = ["report", str(out / "run"), "--evaluation", str(evaluation), "--corpus", corpus]
     run_step([*report, "--out", str(out / "report.html")], started)
     say = console()

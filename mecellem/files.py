@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -70,6 +71,42 @@ def disk_full_is_user_error(path: Path | str) -> Iterator[None]:
 def temporary_beside(path: Path) -> Path:
     """A name in the same folder (so that a rename is atomic) which no other writer uses."""
     return path.with_name(f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the right to make `path`: other processes that ask for it wait until the block ends, or this one does.
+
+    The lock is a hidden empty file beside `path`, there while somebody holds it. On a file system without locks (some of
+    clusters') nobody waits: what is made must be atomic in any case.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    handle = _take(lock)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # before it is let go: who waits for it sees that it is gone, and takes a new one
+        os.close(handle)
+
+
+def _take(lock: Path) -> int:
+    """The descriptor of the lock file, held."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                return handle
+            os.close(handle)
+            raise
+        try:
+            if os.path.samestat(os.fstat(handle), lock.stat()):
+                return handle
+        except FileNotFoundError:
+            pass  # its last holder has removed it
+        os.close(handle)
 
 
 def _remove(path: Path) -> None:

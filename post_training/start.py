@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mecellem.errors import UserError
 from mecellem.files import disk_full_cause, sha256_of
+from post_training.exports import exported
 from post_training.model_folder import PoolingName, check_model_folder, pick_device, quiet_transformers
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ MODULES = "modules.json"  # in every sentence-transformers folder
 WEIGHTS_AND_SETTINGS = (".json", ".safetensors", ".txt", ".model", ".bin")
 NOTES = ("verification.json", "post_training.json", "README.md")  # say something about the model, and change nothing in it
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
-POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,32 +76,6 @@ def from_hub(source: str) -> Path | None:
         ) from None
 
 
-def exported(checkpoint: Path, cache: Path) -> Path:
-    """The Hugging Face folder of a Megatron checkpoint: exported into `cache` by the first call, found there by others.
-
-    Of several ranks that call it at once the first exports and the others wait. Raises `UserError` as the export does.
-    """
-    folder = cache / f"{checkpoint.name}-{fingerprint(checkpoint)}"
-    if int(os.environ.get("RANK", "0")) > 0:
-        while not folder.is_dir():  # the launcher ends this process when the first rank fails
-            time.sleep(POLL_SECONDS)
-    elif not folder.is_dir():
-        from conversion.export import export_checkpoint
-
-        export_checkpoint(checkpoint, folder)
-    return folder
-
-
-def fingerprint(checkpoint: Path) -> str:
-    """Sixteen digits that change when a run is trained again in the same folder: names, sizes and times of all files."""
-    digest = hashlib.sha256()
-    for path in sorted(checkpoint.rglob("*")):
-        if path.is_file():
-            stat = path.stat()
-            digest.update(f"{path.relative_to(checkpoint)}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
-
-
 def open_start(start: StartingPoint, pooling: PoolingName | None, device: str) -> SentenceTransformer:
     """The model in fp32 at its own full length: a sentence-transformers folder as it is, a plain one pooled, of unit length.
 
@@ -156,8 +128,3 @@ def pooled(folder: Path, pooling: PoolingName, max_seq_length: int | None, devic
         )
         token_vectors = Pooling(encoder.get_embedding_dimension(), pooling_mode=pooling)
         return SentenceTransformer(modules=[encoder, token_vectors, Normalize()], device=pick_device(device))
-
-
-def mean_pooled(folder: Path, max_seq_length: int, device: str = "auto") -> SentenceTransformer:
-    """A Hugging Face folder with mean pooling over real tokens, texts cut to `max_seq_length` tokens."""
-    return pooled(folder, "mean", max_seq_length, device)

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.cache import Cache, source_sha256
+from evaluation.cache import Cache
 from evaluation.efficiency.results import Costs
 from evaluation.efficiency.settings import EfficiencySettings
 from evaluation.efficiency.workload import Workload
 from evaluation.encoders.settings import EncoderSettings
 from evaluation.encoders.source import Kind, SystemSource
 from evaluation.machine import hardware_line, versions
+from mecellem.content import source_sha256
 from mecellem.errors import UserError
 
 if TYPE_CHECKING:

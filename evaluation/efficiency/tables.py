@@ -98,17 +98,21 @@ def cost_table(measured: Sequence[Costs]) -> Table:
     return table
 
 
+def measured_line(results: EfficiencyResults) -> str:
+    """On what costs were measured, and what some of them mean."""
+    first = results.measured[0]
+    return (
+        f"{results.hardware}; queries of {first.query_characters:.0f} and documents of {first.document_characters:.0f} "
+        f"characters on average; memory is without the {first.libraries_memory / 1e6:.0f} MB of Python and its libraries, "
+        "cut are documents that are longer than the context"
+    )
+
+
 def print_results(console: Console, results: EfficiencyResults) -> None:
     """Measured costs, then of every board its inputs, its scores and what they mean."""
     if results.measured:
-        first = results.measured[0]
         console.print(cost_table(results.measured))
-        console.print(
-            f"{results.hardware}; queries of {first.query_characters:.0f} and documents of {first.document_characters:.0f} "
-            f"characters on average; memory is without the {first.libraries_memory / 1e6:.0f} MB of Python and its libraries, "
-            "cut are documents that are longer than the context",
-            markup=False,
-        )
+        console.print(measured_line(results), markup=False)
     for board in results.boards:
         console.print(input_table(board))
         for table in score_tables(board):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.cache import content_key
 from evaluation.choice import hash_order
 from evaluation.efficiency.settings import EfficiencySettings
 from evaluation.perplexity.documents import text_files
+from mecellem.content import content_key
 from mecellem.errors import UserError
 from preprocessing.jsonl import optional_string, read_fields
 

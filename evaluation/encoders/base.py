@@ -92,6 +92,14 @@ class Encoder(Protocol):
     facts: EncoderFacts
     counts: Counts
 
+    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
+        """Tokens of each text, uncut, with its prompt and special tokens."""
+        ...
+
+    def remember(self, most: int) -> None:
+        """From now on keep vectors, of `most` texts at most, and give them again for the same text in the same role."""
+        ...
+
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:
         """`[n, dimensions]`, fp32, unit length, in the order of `texts`.
 
@@ -123,6 +131,8 @@ class BatchedEncoder(ABC):
         self.facts = facts
         self.counts = Counts()
         self.batch_tokens = settings.batch_tokens
+        self.most_remembered = 0
+        self.remembered: dict[tuple[Role, str], Vectors] = {}
 
     @abstractmethod
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
@@ -132,6 +142,10 @@ class BatchedEncoder(ABC):
     def vectors(self, texts: list[str], role: Role) -> NDArray[np.floating]:
         """`[n, dimensions]` of one batch, not yet of unit length; cuts texts at the context length."""
 
+    def remember(self, most: int) -> None:
+        """As `Encoder.remember`."""
+        self.most_remembered = most
+
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:
         """As `Encoder.encode`."""
         texts = list(texts)
@@ -140,9 +154,20 @@ class BatchedEncoder(ABC):
         self.counts.texts += len(texts)
         self.counts.empty += len(texts) - len(written)
         lengths = self.count_cut(self.lengths([texts[number] for number in written], role))
-        for batch in batches(lengths, self.batch_tokens):
-            rows = [written[number] for number in batch]
+        new = []
+        for place, row in enumerate(written):
+            known = self.remembered.get((role, texts[row]))
+            if known is None:
+                new.append(place)
+            else:
+                found[row] = known
+        for batch in batches([lengths[place] for place in new], self.batch_tokens):
+            rows = [written[new[number]] for number in batch]
             found[rows] = self.unit([texts[row] for row in rows], role)
+        self.counts.without_vector += int((~found[written].any(axis=1)).sum())
+        for place in new[: max(0, self.most_remembered - len(self.remembered))]:
+            row = written[place]
+            self.remembered[role, texts[row]] = found[row].copy()
         return found
 
     def count_cut(self, lengths: list[int]) -> list[int]:
@@ -168,6 +193,5 @@ class BatchedEncoder(ABC):
                 "try --dtype fp32 or another checkpoint"
             )
         norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-        self.counts.without_vector += int((norms == 0).sum())
         unit: Vectors = (rows / np.where(norms == 0, 1, norms)).astype(np.float32)
         return unit

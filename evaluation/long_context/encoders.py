@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from evaluation.encoders import Encoder, Role, Vectors
 from evaluation.long_context.windows import Unit
 
 
-class MeasuringEncoder(Encoder, Protocol):
-    """An encoder that tells how long texts are."""
-
-    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
-        """Tokens of each text, uncut, with its prompt and special tokens."""
-        ...
-
-
-def encode_whole(encoder: MeasuringEncoder, texts: Sequence[str], role: Role) -> Vectors:
+def encode_whole(encoder: Encoder, texts: Sequence[str], role: Role) -> Vectors:
     """Unit vectors `[n, dimensions]` of texts that the model reads to their end."""
     before = encoder.counts.copy()
     vectors = encoder.encode(texts, role)
@@ -29,7 +20,7 @@ def encode_whole(encoder: MeasuringEncoder, texts: Sequence[str], role: Role) ->
 Write = Callable[[Sequence[Unit]], str]
 
 
-def write_fitting(encoder: MeasuringEncoder, windows: Sequence[Sequence[Unit]], write: Sequence[Write], most: int) -> list[str]:
+def write_fitting(encoder: Encoder, windows: Sequence[Sequence[Unit]], write: Sequence[Write], most: int) -> list[str]:
     """Of each window the text that its `write` makes, without its last units where it has more than `most` tokens.
 
     The units' tokens add up to the whole's but for a few where they meet, so hardly any text has to be made again.

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluation.choice import hash_order
+from evaluation.fill_mask.questions import generator
+from evaluation.fill_mask.scoring import Row, score_rows
+from evaluation.fill_mask.summary import rate
+from evaluation.fill_mask.tokens import Ints, encode
 from evaluation.long_context.results import Bucket, MaskingLength
-from evaluation.masked.questions import generator
-from evaluation.masked.scoring import Row, score_rows
-from evaluation.masked.summary import rate
-from evaluation.masked.tokens import Ints, encode
 from evaluation.results import Record
 from preprocessing.corpus.document import Document
 

@@ -7,23 +7,23 @@ from dataclasses import asdict, dataclass
 from functools import cache as once
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from evaluation.cache import Cache, source_sha256
-from evaluation.encoders import EncoderSettings, SystemSource, find_sources, open_source
+from evaluation.cache import Cache
+from evaluation.encoders import Bm25, Encoder, EncoderSettings, SystemSource, find_sources, open_source
+from evaluation.fill_mask.models import MaskedModel, check_model, load_model, open_tokenizer
 from evaluation.long_context import masking, needle, position
-from evaluation.long_context.encoders import MeasuringEncoder
 from evaluation.long_context.masking import TokenScores
 from evaluation.long_context.needles import Needle, choose_needles, read_needles
 from evaluation.long_context.results import LongContextResults, ModelCurves, NeedleCell, NeedleLength, PositionCurve, Skipped
 from evaluation.long_context.settings import LongContextSettings
 from evaluation.long_context.windows import Library, Window
 from evaluation.machine import hardware_line, versions
-from evaluation.masked.models import MaskedModel, check_model, load_model, open_tokenizer
 from evaluation.perplexity.documents import read_texts, text_files
 from evaluation.perplexity.settings import PerplexitySettings
 from evaluation.results import write_record
 from mecellem.console import console
+from mecellem.content import source_sha256
 from mecellem.errors import UserError
 from mecellem.tokenizer_files import read_json
 from post_training.model_folder import pick_device
@@ -32,7 +32,7 @@ from preprocessing.corpus.document import Document
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CODE = ("evaluation/long_context", "evaluation/masked", "evaluation/encoders")
+CODE = ("evaluation/long_context", "evaluation/fill_mask", "evaluation/encoders")
 LEAST = 2  # windows of a length: fewer tell nothing of how they vary
 NO_TEXT = "the texts have too few documents of this length"
 
@@ -149,7 +149,7 @@ class Room:
     reserve: int
 
 
-def find_room(work: Work, encoder: MeasuringEncoder, lengths: Sequence[int]) -> Room:
+def find_room(work: Work, encoder: Encoder, lengths: Sequence[int]) -> Room:
     """Windows of every length; lengths that the texts have too few of are left out."""
     settings = work.settings
     library = Library(work.documents, lambda texts: encoder.lengths(texts, "document"), settings.seed)
@@ -162,7 +162,8 @@ def find_room(work: Work, encoder: MeasuringEncoder, lengths: Sequence[int]) -> 
 def measure_encoder(work: Work, source: SystemSource) -> ModelCurves:
     """Needles and places. Lengths that are cached are not measured again."""
     settings = work.settings
-    encoder = cast(MeasuringEncoder, open_source(source, device=work.device, settings=work.encoder))
+    encoder = open_source(source, device=work.device, settings=work.encoder)
+    assert not isinstance(encoder, Bm25), source
     context = encoder.facts.max_seq_length
     lengths, skipped = fitting(context, settings)
     room = find_room(work, encoder, lengths)

@@ -14,11 +14,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.long_context.encoders import MeasuringEncoder, encode_whole, write_fitting
+from evaluation.encoders import Encoder
+from evaluation.fill_mask.results import Rate
+from evaluation.long_context.encoders import encode_whole, write_fitting
 from evaluation.long_context.needles import Needle
 from evaluation.long_context.results import NeedleCell, NeedleLength
 from evaluation.long_context.windows import Unit, Window
-from evaluation.masked.results import Rate
 from evaluation.perplexity.statistics import interval, ratio
 from mecellem.console import progress_bar
 
@@ -61,7 +62,7 @@ def cell(length: int, depth: float, found: Sequence[NDArray[np.float32]], seed: 
 
 
 def measure_length(
-    encoder: MeasuringEncoder,
+    encoder: Encoder,
     windows: Sequence[Window],
     rounds: Sequence[Sequence[Needle]],
     length: int,

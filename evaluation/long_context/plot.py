@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,20 +21,24 @@ if TYPE_CHECKING:
 COLUMNS = 2  # panels beside one another
 
 
-def draw_all(results: LongContextResults) -> dict[str, tuple[bytes, str]]:
-    """Name of a picture (needle, places, masks) -> PNG for light pages, and its data as CSV; only those with data."""
+def drawings(results: LongContextResults) -> dict[str, Callable[[Theme], Figure]]:
+    """Name of a picture (needle, places, masks) -> how it is drawn; only those with data."""
     makes: dict[str, tuple[Drawing, list[ModelCurves]]] = {
         "needle": (needle_figure, [model for model in results.models if model.needle]),
         "places": (position_figure, [model for model in results.models if model.positions]),
         "masks": (masking_figure, [model for model in results.models if model.masking]),
     }
     lengths = [int(length) for length in results.settings["lengths"]]
+    return {name: partial(make, models, lengths) for name, (make, models) in makes.items() if models}
+
+
+def draw_all(results: LongContextResults) -> dict[str, tuple[bytes, str]]:
+    """Name of a picture -> PNG for light pages, and its data as CSV."""
     found = {}
     with styled(LIGHT):
-        for name, (make, models) in makes.items():
-            if models:
-                figure = make(models, lengths, LIGHT)
-                found[name] = png(figure), figure_csv(figure)
+        for name, draw in drawings(results).items():
+            figure = draw(LIGHT)
+            found[name] = png(figure), figure_csv(figure)
     return found
 
 

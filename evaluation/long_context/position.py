@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.long_context.encoders import MeasuringEncoder, encode_whole, write_fitting
+from evaluation.encoders import Encoder
+from evaluation.fill_mask.results import Rate
+from evaluation.long_context.encoders import encode_whole, write_fitting
 from evaluation.long_context.results import PositionCurve
 from evaluation.long_context.windows import Unit, Window
-from evaluation.masked.results import Rate
 from evaluation.perplexity.statistics import interval, ratio
 from mecellem.console import progress_bar
 
@@ -38,7 +39,7 @@ def joined(units: Sequence[Unit]) -> str:
     return "".join(unit.text for unit in units).strip()
 
 
-def similarities(encoder: MeasuringEncoder, window: Window, pieces: int, length: int) -> np.ndarray:
+def similarities(encoder: Encoder, window: Window, pieces: int, length: int) -> np.ndarray:
     """Cosine of the whole and its pieces `[orders, places]`, by the place that the piece has in that order."""
     parts = cut_evenly(window.units, pieces)
     orders = [[(number + turn) % pieces for number in range(pieces)] for turn in range(pieces)]
@@ -56,7 +57,7 @@ def _spaced(units: Sequence[Unit]) -> list[Unit]:
     return [*units[:-1], Unit(text, last.tokens, last.first)]
 
 
-def measure_length(encoder: MeasuringEncoder, windows: Sequence[Window], length: int, pieces: int, seed: int) -> PositionCurve:
+def measure_length(encoder: Encoder, windows: Sequence[Window], length: int, pieces: int, seed: int) -> PositionCurve:
     """The curve over the places of documents of one length."""
     started = time.perf_counter()
     found = []

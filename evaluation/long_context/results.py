@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation.masked.results import Rate
+from evaluation.fill_mask.results import Rate
 from evaluation.results import Record
 
 FORMAT = "mecellem.long_context/1"

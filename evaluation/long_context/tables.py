@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from evaluation.fill_mask.results import Rate
+from evaluation.fill_mask.tables import DASH, number, percent
 from evaluation.long_context.results import LongContextResults, ModelCurves
-from evaluation.masked.results import Rate
-from evaluation.masked.tables import DASH, number, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,18 +74,28 @@ def change(rate: Rate | None) -> list[str]:
     return [f"{rate.value:+.2f}", spread]
 
 
+def model_tables(model: ModelCurves) -> list[Table]:
+    """The tables of what a model was measured by."""
+    makes = ((needle_table, model.needle), (position_table, model.positions), (masking_table, model.masking))
+    return [make(model) for make, measured in makes if measured]
+
+
+def lines(results: LongContextResults) -> list[str]:
+    """What every model reads, what was not measured, and what the tables' words mean."""
+    found = []
+    for model in results.models:
+        found.append(f"{model.name} ({model.role}): {model.reads}")
+        found += [f"{model.name}: {item.length:,} tokens not measured, {item.reason}" for item in model.skipped]
+    if any(len(model.masking) > 1 for model in results.models):
+        short = min(curve.length for model in results.models for curve in model.masking)
+        found.append(f"vs. short: loss minus that of the very same tokens in windows of {short:,}; below 0 the context helps")
+    return found
+
+
 def print_results(console: Console, results: LongContextResults) -> None:
     """The tables of every model, and what was not measured."""
     for model in results.models:
-        console.print(f"{model.name} ({model.role}): {model.reads}", markup=False)
-        if model.needle:
-            console.print(needle_table(model))
-        if model.positions:
-            console.print(position_table(model))
-        if model.masking:
-            console.print(masking_table(model))
-        for item in model.skipped:
-            console.print(f"{model.name}: {item.length:,} tokens not measured, {item.reason}", markup=False)
-    if any(len(model.masking) > 1 for model in results.models):
-        short = min(curve.length for model in results.models for curve in model.masking)
-        console.print(f"vs. short: loss minus that of the very same tokens in windows of {short:,}; below 0 the context helps")
+        for table in model_tables(model):
+            console.print(table)
+    for line in lines(results):
+        console.print(line, markup=False)

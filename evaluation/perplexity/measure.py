@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.cache import Cache, source_sha256
+from evaluation.cache import Cache
 from evaluation.machine import hardware_line, versions
 from evaluation.perplexity.documents import TextSet, read_texts
 from evaluation.perplexity.models import ModelSource, check_model, open_tokenizer
@@ -19,6 +19,7 @@ from evaluation.perplexity.settings import PerplexitySettings
 from evaluation.perplexity.statistics import LOG_2, Array, interval, ratio, ratio_difference
 from evaluation.results import write_record
 from mecellem.console import console
+from mecellem.content import source_sha256
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from post_training.model_folder import pick_device

@@ -7,7 +7,7 @@ from typing import Any
 from evaluation.perplexity.results import ModelScores, PerplexityResults
 from evaluation.perplexity.tables import CHANGE_NOTE, bits_cells, coverage, perplexity_cells, rows
 from evaluation.report.gather import ReportData
-from evaluation.tables import percent
+from evaluation.selection.tables import percent
 from megatron_recipes.config import RopeScaling
 from megatron_recipes.curriculum_check import rate_text
 from megatron_recipes.data.curriculum import Curriculum, Stage

@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 
 from evaluation.perplexity.results import FORMAT, ModelScores, PerplexityResults
-from evaluation.results import CheckpointScores, EvaluationResults, Selection, read_record
+from evaluation.results import read_record
 from evaluation.run_folder import metrics_of, training_lines, validation_lines
+from evaluation.selection.results import CheckpointScores, Selection
 from mecellem.errors import UserError
 from megatron_recipes.data.curriculum import Curriculum
 from megatron_recipes.run_folder import FILE, read_run
@@ -21,7 +22,7 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """A run: its settings and curves and, where it was evaluated, the selection and each checkpoint's results by step.
+    """A run: its settings and curves and, where its checkpoints were evaluated, the selection.
 
     `curriculum` is None for an encoder; `perplexity` is there only where a decoder's was measured.
     """
@@ -31,7 +32,6 @@ class ReportData:
     training: Rows
     validation: Rows
     selection: Selection | None
-    results: dict[int, EvaluationResults]
     corpus: dict[str, Any] | None
     curriculum: Curriculum | None
     perplexity: PerplexityResults | None
@@ -57,11 +57,6 @@ class ReportData:
         config = self.settings.get("config", {})
         emulated = (config.get("fp8") or {}).get("emulate")
         return str(config["precision"]) if emulated and str(config.get("precision")).startswith("fp8") else None
-
-    @property
-    def best(self) -> EvaluationResults | None:
-        """Results of the selected checkpoint."""
-        return self.results[self.selection.best_step] if self.selection else None
 
     @property
     def before_and_after(self) -> tuple[ModelScores, ModelScores] | None:
@@ -127,6 +122,14 @@ def read_perplexity(run: Path, evaluation: Path, given: Path | None, causal: boo
     return found
 
 
+def read_selection(run: Path, evaluation: Path) -> Selection | None:
+    """What `mecellem select` wrote; None where it is not there. Raises `UserError` for a file of another version."""
+    path = evaluation / "selection.json"
+    if not path.is_file():
+        return None
+    return read_record(path, Selection, f"select again with `mecellem select {run} --out {evaluation}`")
+
+
 def gather(run: Path, evaluation: Path, corpus: Path | None, perplexity: Path | None = None) -> ReportData:
     """Read a run, its evaluation (where `evaluation/selection.json` exists) and its corpus's description.
 
@@ -138,20 +141,15 @@ def gather(run: Path, evaluation: Path, corpus: Path | None, perplexity: Path | 
     if not training_lines(rows):
         raise UserError(f"{run / 'metrics.jsonl'} has no training step yet: wait for the first, or resume the run")
     curriculum = read_curriculum(run, settings)
-    selection, results = None, {}
-    if (evaluation / "selection.json").is_file():
-        advice = f"evaluate the run again into {evaluation}"
-        selection = read_record(evaluation / "selection.json", Selection, advice)
-        for row in selection.checkpoints:
-            results[row.step] = read_record(evaluation / row.results, EvaluationResults, advice)
-        corpus = corpus or Path(results[selection.best_step].corpus["folder"])
+    selection = read_selection(run, evaluation)
+    if selection is not None:
+        corpus = corpus or Path(selection.corpus["folder"])
     return ReportData(
         run=run,
         settings=settings,
         training=training_lines(rows),
         validation=validation_lines(rows),
         selection=selection,
-        results=results,
         corpus=read_corpus(corpus) if corpus else None,
         curriculum=curriculum,
         perplexity=read_perplexity(run, evaluation, perplexity, curriculum is not None),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evaluation.bootstrap import mean_interval
 from evaluation.drawing import THEMES, Theme, new_figure, png, smooth, styled, token_axis
-from evaluation.measure import SYSTEMS
 from evaluation.perplexity import plot
 from evaluation.report.gather import ReportData, Rows
-from evaluation.retrieval.metrics import mean_interval
+from evaluation.selection.results import SYSTEMS, Metric
+from evaluation.selection.tables import ndcg
 from mecellem.page.figure_data import figure_csv
 
 if TYPE_CHECKING:
@@ -127,20 +129,23 @@ def dynamics_figure(data: ReportData, theme: Theme) -> Figure:
 
 
 def checkpoint_figure(data: ReportData, theme: Theme) -> Figure:
-    """Per checkpoint, on one token axis: validation loss, masks filled and, where measured, retrieval; optima marked."""
-    assert data.selection is not None, "drawn for evaluated runs only"
-    peak = data.selection.peak_step
+    """Per checkpoint, on one token axis: losses, masks filled and, where measured, retrieval; its peak and the lowest loss."""
+    selection = data.selection
+    assert selection is not None, "drawn for evaluated runs only"
+    peak = selection.peak_step
     heights = (1, 0.8) if peak is None else (1, 0.8, 1.5)
     figure, panels = new_figure(8.6, 2.2 * sum(heights), len(heights), 1, gap=0.1, sharex=True, height_ratios=heights)
     tokens = [data.tokens_at(row.step) for row in data.checkpoints]
     marks = {} if peak is None else {float(data.tokens_at(peak)): "retrieval peaks"}
+    lowest = float(data.tokens_at(selection.loss_step))
+    marks[lowest] = "loss lowest, retrieval peaks" if lowest in marks else "loss lowest"
     if data.validation:
         x, y = column(data.validation, "tokens"), column(data.validation, "validation_loss")
-        panels[0].plot(x, y, color=theme.baseline, linewidth=2)
-        lowest = int(y.argmin())
-        panels[0].plot(x[lowest], y[lowest], "o", color=theme.baseline, markersize=8)
-        marks[x[lowest]] = "loss lowest, retrieval peaks" if x[lowest] in marks else "loss lowest"
+        panels[0].plot(x, y, color=theme.baseline, linewidth=2, label="in training")
+    losses = [row.fill_mask.all.nll for row in data.checkpoints]
+    panels[0].plot(tokens, losses, color=theme.model, marker="o", linewidth=2, label="checkpoints, fill-mask")
     panels[0].set_title("Validation loss (nats per masked token)")
+    panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     draw_fill_mask(panels[1], data, tokens, theme)
     if peak is not None:
         draw_retrieval(panels[2], data, tokens, theme)
@@ -155,9 +160,10 @@ def draw_fill_mask(axes: Axes, data: ReportData, tokens: list[int], theme: Theme
     """Share of [MASK]s filled with the exact token at each checkpoint, beside the unigram baseline."""
     from matplotlib.ticker import PercentFormatter
 
-    shares = [row.fill_mask_top1_mask_only for row in data.checkpoints]
+    assert data.selection is not None
+    shares = [row.fill_mask.all.top1_mask_only for row in data.checkpoints]
     axes.plot(tokens, [np.nan if share is None else share for share in shares], color=theme.model, marker="o", linewidth=2)
-    unigram = data.results[data.checkpoints[0].step].unigram.all.top1_mask_only
+    unigram = data.selection.unigram.all.top1_mask_only
     if unigram is not None:
         draw_level(axes, unigram, "unigram", theme)
     axes.set_ylim(0, None)
@@ -178,38 +184,42 @@ def draw_level(axes: Axes, level: float, text: str, theme: Theme, line: str = "-
 
 def draw_retrieval(axes: Axes, data: ReportData, tokens: list[int], theme: Theme) -> None:
     """Mean nDCG@10 of each checkpoint with its 95% interval, mean-pooled and post-trained, and the baselines' levels."""
-    styles = {"model_post_trained": (theme.model, "-", "o"), "model_mean_pooled": (theme.quiet, "--", "s")}
-    for system, (colour, line, marker) in styles.items():
-        scores = [data.results[row.step].systems[system] for row in data.checkpoints]
-        means = np.array([score.mean_ndcg_10 for score in scores])
-        intervals = np.array(
-            [mean_interval([list(task.per_query.values()) for task in score.tasks.values()]) for score in scores]
-        )
-        spread = np.abs(intervals.T - means)
+    assert data.selection is not None
+    own: tuple[tuple[Metric, str, str, str], ...] = (
+        ("post_trained", theme.model, "-", "o"),
+        ("mean_pooled", theme.quiet, "--", "s"),
+    )
+    for metric, colour, line, marker in own:
+        scores = [found for row in data.checkpoints if (found := row.scores(metric)) is not None]
+        if not scores:
+            continue
+        means = np.array([score.mean for score in scores])
+        spread = np.abs(np.array([mean_interval(score.samples()) for score in scores]).T - means)
         axes.errorbar(
             tokens, means, spread, color=colour, linestyle=line, marker=marker, linewidth=2, elinewidth=1, capsize=3,
-            label=SYSTEMS[system],
+            label=SYSTEMS[f"model_{metric}"],
         )  # fmt: skip
-    best = data.results[data.checkpoints[-1].step]
-    for system in ("bm25", "random_post_trained"):
-        draw_level(axes, best.systems[system].mean_ndcg_10, SYSTEMS[system], theme, "-" if system == "bm25" else ":")
+    baselines = data.selection.baselines
+    for system in ("bm25", f"random_{data.selection.metric}"):
+        draw_level(axes, baselines[system].mean, SYSTEMS[system], theme, "-" if system == "bm25" else ":")
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.set_title("Retrieval, mean nDCG@10 over tasks")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
 
 
 def systems_figure(data: ReportData, theme: Theme) -> Figure:
-    """nDCG@10 of every system on every task with its 95% interval, for the kept checkpoint."""
-    best = data.best
-    assert best is not None, "drawn for evaluated runs only"
-    figure, panels = new_figure(8.6, 2.8, 1, len(best.tasks), sharey=True, sharex=True, squeeze=False)
-    order = list(reversed(SYSTEMS))
-    for axes, task in zip(panels[0], best.tasks, strict=True):
+    """nDCG@10 of every system on every task of the test split with its 95% interval, for the kept checkpoint."""
+    assert data.selection is not None, "drawn for evaluated runs only"
+    test = data.selection.test
+    figure, panels = new_figure(8.6, 2.8, 1, len(test.tasks), sharey=True, sharex=True, squeeze=False)
+    order = [name for name in reversed(SYSTEMS) if name in test.systems]
+    for axes, task in zip(panels[0], test.tasks, strict=True):
         for height, system in enumerate(order):
-            score = best.systems[system].tasks[task.name]
+            value, interval = ndcg(test.systems[system], task.name), test.systems[system].tasks[task.name].interval
             colour = theme.model if system.startswith("model") else theme.baseline
-            axes.plot(score.interval, (height, height), color=colour, linewidth=2, alpha=0.45)
-            axes.plot(score.ndcg_10, height, "o", color=colour, markersize=7)
+            if interval is not None:
+                axes.plot(interval, (height, height), color=colour, linewidth=2, alpha=0.45)
+            axes.plot(value, height, "o", color=colour, markersize=7)
         axes.set_yticks(range(len(order)), [SYSTEMS[system] for system in order])
         axes.set_title(task.description.replace(": ", ":\n"), fontsize=10)
         axes.set_xlabel("nDCG@10")
@@ -251,17 +261,19 @@ class Drawn:
 
 def draw_all(data: ReportData) -> dict[str, Drawn]:
     """Every figure that the run has the data for, by name."""
-    drawings = ALWAYS | (EVALUATED if data.selection else {}) | (RETRIEVAL if data.best and data.best.tasks else {})
+    drawings = (
+        ALWAYS | (EVALUATED if data.selection else {}) | (RETRIEVAL if data.selection and data.selection.test.systems else {})
+    )
     drawings |= (CURRICULUM if data.curriculum else {}) | (PERPLEXITY if data.perplexity else {})
-    return {name: draw_themes(draw, data) for name, draw in drawings.items()}
+    return {name: draw_themes(partial(draw, data)) for name, draw in drawings.items()}
 
 
-def draw_themes(draw: Drawing, data: ReportData) -> Drawn:
+def draw_themes(draw: Callable[[Theme], Figure]) -> Drawn:
     """One figure in every theme, and its data."""
     images, csv = {}, ""
     for theme in THEMES:
         with styled(theme):
-            figure = draw(data, theme)
+            figure = draw(theme)
             images[theme.name] = png(figure)
             csv = figure_csv(figure)
     return Drawn(images, csv)

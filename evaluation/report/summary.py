@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluation.measure import SYSTEMS
 from evaluation.report.decoder import curriculum_summary
 from evaluation.report.gather import ReportData
-from evaluation.results import EvaluationResults
+from evaluation.selection.results import SYSTEMS, Selection, SystemScores
+from evaluation.selection.tables import shared_mean, splits
 from mecellem.files import atomic_write
+
+DETAILS = {"per_item"}  # of a task's result: a figure a query
+DETAILED = {"tasks": {"__all__": DETAILS}}  # the same of a system's scores
 
 
 def training_summary(data: ReportData) -> dict[str, Any]:
@@ -36,16 +40,16 @@ def median(values: list[float]) -> float:
     return sorted(values)[(len(values) - 1) // 2]
 
 
-def retrieval_summary(results: EvaluationResults) -> dict[str, Any]:
-    """System -> mean and per-task figures, without the per-query scores (they are in results.json). Empty without tasks."""
+def retrieval_summary(systems: Mapping[str, SystemScores]) -> dict[str, Any]:
+    """System -> mean and per-task figures, without the per-query scores (they are in selection.json). Empty without tasks."""
     return {
         system: {
             "title": title,
-            "mean_ndcg_10": results.systems[system].mean_ndcg_10,
-            "tasks": {name: score.model_dump(exclude={"per_query"}) for name, score in results.systems[system].tasks.items()},
+            "mean_ndcg_10": systems[system].mean,
+            "tasks": {name: result.model_dump(exclude=DETAILS) for name, result in systems[system].tasks.items()},
         }
         for system, title in SYSTEMS.items()
-        if system in results.systems
+        if system in systems
     }
 
 
@@ -72,32 +76,49 @@ def summary(data: ReportData) -> dict[str, Any]:
     `evaluation` where the run was not evaluated; a decoder's `curriculum` and `perplexity` are None for an encoder, the latter
     also where it was not measured.
     """
-    best, selection = data.best, data.selection
     found: dict[str, Any] = {
-        "format": "mecellem.summary/1",
+        "format": "mecellem.summary/2",
         "run": data.name,
         "settings": data.settings,
         "training": training_summary(data),
         "corpus": data.corpus,
         "curriculum": curriculum_summary(data),
         "perplexity": data.perplexity.model_dump() if data.perplexity else None,
-        "evaluation": None,
+        "evaluation": data.selection and evaluation_summary(data, data.selection),
     }
-    if best and selection:
-        found["evaluation"] = {
-            "model": best.model.model_dump(),
-            "hardware": best.hardware,
-            "versions": best.versions,
-            "settings": best.settings,
-            "checkpoints": checkpoint_summary(data),
-            "selection": selection.model_dump(),
-            "fill_mask": best.fill_mask.model_dump(),
-            "unigram": best.unigram.model_dump(),
-            "tasks": [task.model_dump() for task in best.tasks],
-            "left_out": [item.model_dump() for item in best.left_out],
-            "retrieval": retrieval_summary(best),
-        }
     return found
+
+
+def evaluation_summary(data: ReportData, selection: Selection) -> dict[str, Any]:
+    """What `mecellem select` found, without the scores of single queries."""
+    left = {"checkpoints", "baselines", "test", "unigram", "model"}
+    rows = [
+        row.model_dump(exclude={"mean_pooled": DETAILED, "post_trained": DETAILED, "training": True})
+        for row in selection.checkpoints
+    ]
+    return {
+        **selection.model_dump(exclude=left),
+        "model": selection.model.model_dump(),
+        "checkpoints": [row | place for row, place in zip(rows, checkpoint_summary(data), strict=True)],
+        "validation": {
+            "retrieval": retrieval_summary(splits(selection)["validation"][1]),
+            "means_of_shared_tasks": shared_means(selection, "validation"),
+            "unigram": selection.unigram.model_dump(),
+        },
+        "test": {
+            "tasks": [task.model_dump() for task in selection.test.tasks],
+            "left_out": [item.model_dump() for item in selection.test.left_out],
+            "retrieval": retrieval_summary(selection.test.systems),
+            "means_of_shared_tasks": shared_means(selection, "test"),
+            "fill_mask": selection.test.fill_mask.model_dump(),
+            "unigram": selection.test.unigram.model_dump(),
+        },
+    }
+
+
+def shared_means(selection: Selection, split: str) -> dict[str, float | None]:
+    """System -> mean nDCG@10 over the tasks that both splits have."""
+    return {name: shared_mean(selection, scores) for name, scores in splits(selection)[split][1].items()}
 
 
 def write_summary(path: Path, data: ReportData) -> dict[str, Any]:

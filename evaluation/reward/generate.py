@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from evaluation.cache import Cache, content_key, source_sha256
+from evaluation.cache import Cache
 from evaluation.machine import versions
 from evaluation.model_files import hugging_face_folder
 from evaluation.perplexity.models import ModelSource
@@ -14,6 +14,7 @@ from evaluation.results import Record
 from evaluation.reward.prompts import Continuation, Prompt
 from evaluation.reward.settings import GenerationSettings
 from mecellem.console import progress_bar
+from mecellem.content import content_key, source_sha256
 from mecellem.errors import UserError
 from post_training.model_folder import load_tokenizer, quiet_transformers
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.cache import Cache, source_sha256
+from evaluation.cache import Cache
 from evaluation.machine import hardware_line, versions
 from evaluation.perplexity.measure import names_of
 from evaluation.perplexity.models import check_model
@@ -25,6 +25,7 @@ from evaluation.reward.results import OVERALL, Author, JudgeFacts, JudgeScores, 
 from evaluation.reward.settings import GenerationSettings, JudgeSettings
 from evaluation.reward.statistics import compare, mean
 from mecellem.console import console, progress_bar
+from mecellem.content import source_sha256
 from mecellem.files import atomic_write, sha256_of
 from post_training.model_folder import load_tokenizer, pick_device
 from preprocessing.jsonl import SUFFIXES

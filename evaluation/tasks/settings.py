@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mecellem.errors import UserError
 
@@ -19,6 +20,8 @@ class CorpusTaskSettings:
     """a task with fewer is left out: its interval would be as wide as the scale"""
     task_seed: int = 0
     """decides which queries and candidates are kept"""
+    split: Literal["test", "validation"] = "test"
+    """of the corpus folder; what chooses a model is not what it is then judged by"""
 
     def __post_init__(self) -> None:
         """Refuse sizes that contradict each other."""

@@ -19,7 +19,7 @@ from evaluation.results import Record
 from evaluation.tasks.content import Content, Row
 from evaluation.tasks.facts import MAIN_METRICS, TaskFacts
 from mecellem.errors import UserError
-from mecellem.files import atomic_folder, sha256_of
+from mecellem.files import atomic_folder, locked, sha256_of
 
 FORMAT = "mecellem.task/1"
 MANIFEST = "task.json"
@@ -108,18 +108,11 @@ def judgements(rows: list[Row]) -> dict[str, dict[str, int]]:
     return found
 
 
-class _MadeMeanwhileError(Exception):
-    """Another process was quicker."""
-
-
 def made_once(folder: Path, whole: Callable[[Path], Any], make: Callable[[Path], None]) -> None:
-    """Make `folder` unless `whole` finds it so; where two processes make it at once the first one's stays."""
+    """Make `folder` unless `whole` finds it so; of processes that ask for it at once, one makes it."""
     if whole(folder):
         return
-    try:
-        with atomic_folder(folder, replace=True) as temporary:
-            make(temporary)
-            if whole(folder):
-                raise _MadeMeanwhileError
-    except _MadeMeanwhileError:
-        return
+    with locked(folder):
+        if not whole(folder):
+            with atomic_folder(folder, replace=True) as temporary:
+                make(temporary)

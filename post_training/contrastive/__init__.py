@@ -4,7 +4,6 @@ from post_training.contrastive.command import main
 from post_training.contrastive.record import TRAINING_RECORD
 from post_training.contrastive.settings import FULL, ContrastiveSettings
 from post_training.contrastive.train import ContrastiveResult, train_contrastive
-from post_training.start import mean_pooled
 
 __all__ = [
     "FULL",
@@ -12,6 +11,5 @@ __all__ = [
     "ContrastiveResult",
     "ContrastiveSettings",
     "main",
-    "mean_pooled",
     "train_contrastive",
 ]

@@ -1,30 +1,34 @@
-"""A real, small ModernBERT with random weights, a small real corpus, and a run whose checkpoints are model folders."""
+"""A real, small ModernBERT with random weights, a small real corpus, and a run with checkpoints of such models."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 import zstandard
 
-from evaluation.settings import EvaluationSettings, FillMaskSettings, TaskSettings
-from post_training.contrastive import ContrastiveSettings
+from evaluation.selection.settings import SelectionMasks, SelectionSettings, SelectionTasks, SelectionTraining
 from preprocessing.corpus.read_split import read_split
 
-SETTINGS = EvaluationSettings(
-    masking=FillMaskSettings(mask_documents=60, mask_length=96),
-    retrieval=TaskSettings(max_queries=60, max_documents=150),
-    post_training=ContrastiveSettings(steps=6, batch_size=16),
+SETTINGS = SelectionSettings(
+    masking=SelectionMasks(mask_documents=40, mask_words=40),
+    retrieval=SelectionTasks(max_queries=40, max_documents=80, min_queries=20),
+    post_training=SelectionTraining(batch_size=16),
     max_seq_length=48,
     sample_sentences=4,
 )
+BUDGET = 3
+WORDS = re.compile(r"(\S*\s*){,120}")
+STEPS = (20, 30, 40)
 
 
 @pytest.fixture(scope="session")
-def settings() -> EvaluationSettings:
+def settings() -> SelectionSettings:
     """Everything real, everything short."""
     return SETTINGS
 
@@ -53,13 +57,13 @@ def small_model(sample_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def small_corpus(sample_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample's speeches and treebank sentences, and every fifteenth dictionary entry, in its own splits."""
+    """The sample's speeches and treebank sentences, and every fifteenth dictionary entry, of each 120 words at most."""
     folder = tmp_path_factory.mktemp("corpus")
-    for split in ("train", "test"):
+    for split in ("train", "validation", "test"):
         documents = read_split(sample_corpus, split)
         entries = [document for document in documents if document.source == "kenet"]
         kept = [document for document in documents if document.source != "kenet"] + entries[::15]
-        lines = b"".join(document.as_line() for document in kept)
+        lines = b"".join(replace(document, text=WORDS.match(document.text)[0]).as_line() for document in kept)
         (folder / f"{split}.jsonl.zst").write_bytes(zstandard.compress(lines))
     shutil.copy(sample_corpus / "corpus.json", folder)
     return folder
@@ -140,21 +144,29 @@ def plain_corpus(test_documents, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Two columns, number and text, as anyone's own corpus may have them; real text without titles."""
     folder = tmp_path_factory.mktemp("plain")
     texts = [document.text for document in test_documents if document.source != "kenet"]
-    for split, part in (("train", texts[:-60]), ("test", texts[-60:])):
+    for split, part in (("train", texts[:-120]), ("validation", texts[-120:-60]), ("test", texts[-60:])):
         lines = [json.dumps({"id": number, "text": text}, ensure_ascii=False) for number, text in enumerate(part)]
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
 @pytest.fixture(scope="session")
-def evaluated_run(
-    sample_tokenizer: Path, small_corpus: Path, settings: EvaluationSettings, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A run with two checkpoints (model folders, so that the exporter copies), evaluated for real."""
-    from evaluation.checkpoints import evaluate_run
+def trained_run(sample_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with three Megatron checkpoints of random weights; not yet evaluated."""
+    from conversion.hf_import import import_folder
 
     run = write_run(tmp_path_factory.mktemp("runs") / "run")
-    for step in (20, 40):
-        make_model(run / "checkpoints" / f"step_{step:07d}", sample_tokenizer, step)
-    evaluate_run(run, small_corpus, run / "evaluation", settings, device="cpu", export=shutil.copytree)
+    for step in STEPS:
+        folder = make_model(tmp_path_factory.mktemp("models") / str(step), sample_tokenizer, step)
+        import_folder(folder, run / "checkpoints" / f"step_{step:07d}")
     return run
+
+
+@pytest.fixture(scope="session")
+def evaluated_run(trained_run: Path, small_corpus: Path, settings: SelectionSettings) -> Path:
+    """The run, its checkpoint selected for real."""
+    from evaluation.selection.measure import select_checkpoint
+
+    out = trained_run / "evaluation"
+    select_checkpoint(trained_run, small_corpus, out, settings, budget=BUDGET, device="cpu")
+    return trained_run

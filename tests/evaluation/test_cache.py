@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import threading
+import time
+from functools import partial
+
 import pytest
 
-from evaluation import cache as cache_module
-from evaluation.cache import Cache, content_key, source_sha256
+from evaluation.cache import Cache
 from evaluation.results import LeftOut
 
 
@@ -38,21 +41,27 @@ def test_a_failed_part_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_sources_digest_follows_every_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_module, "ROOT", tmp_path)
-    (tmp_path / "room" / "inner").mkdir(parents=True)
-    (tmp_path / "room" / "a.py").write_text("a = 1")
-    (tmp_path / "room" / "inner" / "b.py").write_text("b = 1")
-    found = [source_sha256.__wrapped__("room")]
-    (tmp_path / "room" / "note.txt").write_text("no code")
-    assert source_sha256.__wrapped__("room") == found[0]
-    (tmp_path / "room" / "inner" / "b.py").write_text("b = 2")
-    found.append(source_sha256.__wrapped__("room"))
-    (tmp_path / "room" / "inner" / "b.py").rename(tmp_path / "room" / "b.py")
-    found.append(source_sha256.__wrapped__("room"))
-    assert len(set(found)) == 3
+def test_two_that_make_a_folder_at_once_make_it_once(tmp_path):
+    made: list[int] = []
+
+    def make(number: int, path) -> None:
+        time.sleep(0.05)
+        made.append(number)
+        path.mkdir()
+
+    def ask(number: int) -> None:
+        Cache(tmp_path).make_folder("a", 1, partial(make, number))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(made) == 1
 
 
-def test_key_ignores_order_only():
-    assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
-    assert content_key([1, 2]) != content_key([2, 1])
+def test_a_look_up_finds_what_was_kept_and_nothing_else(tmp_path):
+    cache = Cache(tmp_path)
+    assert cache.find("a", 1, LeftOut) is None
+    cache.keep("a", 1, LeftOut(name="n", reason="r"))
+    assert cache.find("a", 1, LeftOut) == LeftOut(name="n", reason="r") and cache.find("a", 2, LeftOut) is None

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from evaluation.run_folder import (
-    checkpoint_fingerprint,
     list_checkpoints,
     metrics_of,
     training_lines,
@@ -47,11 +46,3 @@ def test_checkpoints_in_order_of_steps(run):
     for name in ("step_0000100", "step_0000020", "latest", ".step_0000030.tmp-1", "step_x"):
         (run / "checkpoints" / name).mkdir(parents=True)
     assert list(list_checkpoints(run)) == [20, 100]
-
-
-def test_fingerprint_follows_content(tmp_path):
-    (tmp_path / "weights").write_text("a")
-    before = checkpoint_fingerprint(tmp_path)
-    assert checkpoint_fingerprint(tmp_path) == before
-    (tmp_path / "weights").write_text("ab")
-    assert checkpoint_fingerprint(tmp_path) != before

@@ -43,6 +43,20 @@ def test_every_step_is_a_command_and_each_reads_what_an_earlier_one_wrote(tmp_pa
                 assert {str(path), str(path.parent)} & written, (flag, path)
 
 
+@pytest.mark.parametrize("embedding", ["cache/embedding-1", None])
+def test_what_was_selected_is_measured_by_commands_that_read_it(tmp_path: Path, embedding: str | None):
+    found = {"best_embedding": embedding, "settings": {"max_seq_length": 128}, "test": {"tasks": [{}] if embedding else []}}
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "selection.json").write_text(json.dumps(found))
+    lines = demo.measurement(tmp_path)
+    words = [" ".join(find_command(line)[0]) for line in lines]
+    assert words == (["evaluate"] if embedding else []) + ["evaluate fill-mask"]
+    assert all(str(tmp_path / "corpus") in line for line in lines) and str(tmp_path / "export") in lines[-1]
+    if embedding:
+        assert {f"export={tmp_path / 'export'}", f"post_trained={embedding}"} < set(lines[0])
+        assert lines[0][lines[0].index("--max-seq-length") + 1] == "128", "select's scores are found again"
+
+
 def test_the_training_fits_its_tokenizer_and_ranks(tmp_path: Path):
     flags, _ = parse(demo.training(tmp_path, 2, demo.short_run(400_000))[1:])
     assert flags.out == tmp_path / "run"

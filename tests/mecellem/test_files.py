@@ -232,3 +232,46 @@ def test_sha256(tmp_path):
     path.write_bytes(b"abc" * 1_000_000)
     known = subprocess.run(["sha256sum", path], capture_output=True, text=True, timeout=60, check=True).stdout
     assert sha256_of(Path(path)) == known.split()[0]
+
+
+LOCKED = """
+import sys, time
+from pathlib import Path
+from mecellem.files import locked
+folder = Path(sys.argv[1])
+for number in range(40):
+    with locked(folder / "made"):
+        (folder / "inside").touch(exist_ok=False)
+        time.sleep(0.001)
+        (folder / "inside").unlink()
+"""
+
+
+def test_one_process_at_a_time_holds_a_lock_and_none_stays(tmp_path):
+    together = [subprocess.Popen([sys.executable, "-c", LOCKED, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(4)]
+    ended = [process.communicate(timeout=120)[1] for process in together]
+    assert [process.returncode for process in together] == [0] * 4, ended
+    assert names(tmp_path) == []
+
+
+def test_a_killed_holder_leaves_the_lock_to_the_next(tmp_path):
+    program = LOCKED.replace("time.sleep(0.001)", "print('in', flush=True); time.sleep(60)")
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline()
+    process.kill()
+    process.wait(60)
+    (tmp_path / "inside").unlink()
+    assert names(tmp_path) == [".made.lock"]
+    with files.locked(tmp_path / "made"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_file_system_without_locks_makes_nobody_wait(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with files.locked(tmp_path / "made"), files.locked(tmp_path / "made"):
+        pass
+    assert names(tmp_path) == []

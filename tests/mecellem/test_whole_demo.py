@@ -50,7 +50,7 @@ def steps(out: Path) -> list[int]:
 
 def made(out: Path) -> dict[str, int]:
     """Checkpoints, results and the export with their times: what a second call must not make again."""
-    names = ["run/checkpoints/*/metadata.json", "evaluation/*/hf/*", "evaluation/*/embedding/*", "export/*", "corpus/*"]
+    names = ["run/checkpoints/*/metadata.json", "evaluation/cache/evaluation/*", "export/*", "corpus/*"]
     return {str(path): path.stat().st_mtime_ns for name in names for path in out.glob(name)}
 
 
@@ -65,7 +65,7 @@ def test_stopped_killed_finished_and_called_again(tmp_path: Path):
     assert re.search(r"training stopped at step \d+ of 10: run `mecellem demo --out .*` again", output)
 
     process = start(out)
-    wait_until(lambda: any(out.glob("evaluation/step_*/results.json")), process)
+    wait_until(lambda: any(out.glob("evaluation/cache/evaluation/embedding-*/modules.json")), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -73,7 +73,7 @@ def test_stopped_killed_finished_and_called_again(tmp_path: Path):
     assert steps(out) == list(range(1, 11))
     assert len(list(out.glob("run/checkpoints/step_*"))) >= 4
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    assert summary["training"]["steps"] == 10 and summary["evaluation"]["retrieval"]["bm25"]["mean_ndcg_10"] > 0.1
+    assert summary["training"]["steps"] == 10 and summary["evaluation"]["test"]["retrieval"]["bm25"]["mean_ndcg_10"] > 0.1
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "<html" in page and not re.search(r'(?:src|href)="https?://', page)
     assert json.loads((out / "export" / "verification.json").read_text())["passed"]

@@ -12,8 +12,9 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
-from post_training.contrastive import TRAINING_RECORD, ContrastiveSettings, mean_pooled, train_contrastive
+from post_training.contrastive import TRAINING_RECORD, ContrastiveSettings, train_contrastive
 from post_training.crops import crop_pairs
+from post_training.start import pooled
 
 SETTINGS = ContrastiveSettings(steps=30, batch_size=24, lr=2e-3)
 
@@ -44,8 +45,8 @@ def batch_loss(model, pairs, temperature):
 def test_loss_falls_on_pairs_that_were_not_trained_on(trained, small_model, train_documents):
     target, result = trained
     pairs = held_out_pairs(train_documents)
-    before = batch_loss(mean_pooled(small_model, 16, "cpu"), pairs, 0.05)
-    after = batch_loss(mean_pooled(target, 16, "cpu"), pairs, 0.05)
+    before = batch_loss(pooled(small_model, "mean", 16, "cpu"), pairs, 0.05)
+    after = batch_loss(pooled(target, "mean", 16, "cpu"), pairs, 0.05)
     assert after < before - 0.05
     assert len(result.losses) == SETTINGS.steps and result.pairs == 30 * 24
     assert np.mean(result.losses[-8:]) < np.mean(result.losses[:8])
@@ -89,7 +90,7 @@ def test_a_taken_target_is_refused(trained, small_model, train_documents):
 
 
 def test_mean_pooling_ignores_padding(small_model):
-    model = mean_pooled(small_model, 64, "cpu")
+    model = pooled(small_model, "mean", 64, "cpu")
     texts = ["Kısa.", "Türkiye Büyük Millet Meclisi bugün toplandı ve kanunu kabul etti."]
     together, alone = model.encode(texts), np.stack([model.encode([text])[0] for text in texts])
     assert np.abs(together - alone).max() < 1e-5

@@ -10,7 +10,7 @@ from post_training.contrastive import ContrastiveSettings, train_contrastive
 from post_training.mining import MiningSettings, main, mine_negatives
 from post_training.mining.mine import report_path
 from post_training.pairs import pair_set, read_pairs
-from post_training.start import mean_pooled
+from post_training.start import pooled
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def lines(path):
 def test_negatives_are_the_nearest_below_the_margin(small_model, pairs, tmp_path):
     """Against the definition, by brute force over the same model's cosines."""
     found = mine_negatives(pairs, small_model, tmp_path / "a.jsonl", MiningSettings(negatives=2), device="cpu")
-    model = mean_pooled(small_model, 256, "cpu")
+    model = pooled(small_model, "mean", 256, "cpu")
     anchors, positives = (pairs.table.column(name).to_pylist() for name in ("anchor", "positive"))
     texts = list(dict.fromkeys(positives))
     cosines = model.encode(anchors) @ model.encode(texts).T

@@ -13,7 +13,7 @@ from command_line import mecellem
 from mecellem.errors import UserError
 from post_training.contrastive import TRAINING_RECORD, ContrastiveSettings, train_contrastive
 from post_training.contrastive.model import own_length
-from post_training.start import find_start, mean_pooled, open_start
+from post_training.start import find_start, open_start, pooled
 
 SETTINGS = ContrastiveSettings(steps=2, batch_size=8, train_seq_length=16)
 
@@ -91,6 +91,6 @@ def test_positions_that_padding_takes_are_not_the_models(kind, positions, length
     assert np.isfinite(model.encode(["kanun " * 100])).all()
 
 
-def test_mean_pooled_is_the_mean_of_a_plain_folder(small_model, tmp_path):
+def test_pooled_is_the_mean_of_a_plain_folder(small_model, tmp_path):
     model = open_start(find_start(small_model, tmp_path), "mean", "cpu")
-    assert np.array_equal(model.encode(["Meclis"]), mean_pooled(small_model, 256, "cpu").encode(["Meclis"]))
+    assert np.array_equal(model.encode(["Meclis"]), pooled(small_model, "mean", 256, "cpu").encode(["Meclis"]))

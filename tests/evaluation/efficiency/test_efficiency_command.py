@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from browser_pages import check_page
 from encoder_models import POSITIONS, write_model2vec, write_transformer
 
 from evaluation.efficiency.boards import make_board
@@ -17,6 +18,7 @@ from evaluation.efficiency.results import EfficiencyResults
 from evaluation.encoders.base import EncoderFacts
 from evaluation.leaderboard.means import means
 from evaluation.leaderboard.results import Leaderboard, SystemResults, TaskResult
+from evaluation.report import main as report
 from evaluation.results import write_record
 from evaluation.tasks.facts import TaskFacts
 from evaluation.tasks.hub_tasks import MECELLEM_LEGAL
@@ -44,6 +46,16 @@ def test_published_rows_alone(tmp_path, capsys):
     printed = capsys.readouterr().out
     for words in ("99.53 #2", "65.42", "unpublished, fitted to one equation", "missing of bge-m3-stsb", "99.54", "92.36"):
         assert words in printed
+
+
+def test_the_page_has_the_published_figures(tmp_path):
+    results = run(tmp_path / "results.json")
+    assert report([str(tmp_path / "results.json"), "--out", str(tmp_path / "page.html")]) == 0
+    check_page(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for row in results.boards[0].rows:
+        assert row.name in page
+    assert "99.53 #2" in page and "unpublished, fitted to one equation" in page
 
 
 @pytest.fixture(scope="module")

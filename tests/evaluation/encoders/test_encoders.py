@@ -70,6 +70,33 @@ def test_order_and_batch_size_change_nothing(plain: Path):
     assert np.allclose(large, small[::-1], atol=1e-5)
 
 
+def test_a_remembered_text_is_not_encoded_again_and_counted_all_the_same(plain: Path, monkeypatch):
+    encoder = open_encoder(str(plain), device="cpu")
+    first = encoder.encode(MIXED, "document")
+    before = encoder.counts.copy()
+    encoder.remember(len(MIXED))
+    assert np.array_equal(encoder.encode(MIXED, "document"), first)
+    counted = encoder.counts.since(before)
+    asked = []
+    vectors = encoder.vectors
+    monkeypatch.setattr(encoder, "vectors", lambda texts, role: asked.extend(texts) or vectors(texts, role))
+    again = encoder.encode([*MIXED[::-1], "Yeni bir metin."], "document")
+    assert asked == ["Yeni bir metin."] and np.array_equal(again[:-1], first[::-1])
+    encoder.encode(TEXTS, "query")
+    assert sorted(asked[1:]) == sorted(TEXTS), "a text of another role may have another vector"
+    ours = encoder.counts.since(before).since(counted)
+    assert ours.texts == len(MIXED) + 1 + len(TEXTS) and ours.empty == counted.empty == 2
+    assert counted.truncated == before.truncated > 0 and counted.tokens_cut == before.tokens_cut
+
+
+def test_no_more_is_remembered_than_was_asked_for(plain: Path):
+    encoder = open_encoder(str(plain), device="cpu")
+    encoder.remember(2)
+    encoder.encode(TEXTS, "text")
+    encoder.encode(TEXTS[::-1], "text")
+    assert len(encoder.remembered) == 2
+
+
 def test_empty_texts_are_zero_vectors_and_counted(plain: Path):
     encoder = open_encoder(str(plain), device="cpu")
     found = encoder.encode(MIXED, "document")

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from browser_pages import check_page
 from encoder_models import spoil, write_sentence_transformer, write_transformer
 from tiny_tasks import LAW, TinyRetrieval, TinyTasks, broken
 
@@ -18,7 +19,8 @@ from evaluation.encoders import EncoderSettings, open_encoder
 from evaluation.encoders.base import BatchedEncoder
 from evaluation.leaderboard.measure import evaluate_systems
 from evaluation.leaderboard.results import Leaderboard
-from evaluation.leaderboard.tables import print_board
+from evaluation.leaderboard.tables import print_board, score
+from evaluation.report import main as report
 from evaluation.results import LeftOut
 from evaluation.tasks.facts import Found
 from evaluation.tasks.settings import CorpusTaskSettings
@@ -96,6 +98,17 @@ def test_bm25_is_always_there_for_retrieval_and_has_no_mean_over_tasks_that_it_c
 def test_results_are_written_and_read_back(tmp_path: Path, model: Path):
     board = run(tmp_path, [model])
     assert Leaderboard.model_validate_json((tmp_path / "results.json").read_bytes()) == board
+
+
+def test_the_page_has_every_score(tmp_path: Path, model: Path):
+    board = run(tmp_path, [model, "akana"])
+    assert report([str(tmp_path / "results.json"), "--out", str(tmp_path / "page.html")]) == 0
+    check_page(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for system in board.systems:
+        for result in system.tasks.values():
+            assert result.task in page and f"<td>{score(result.main_score)}</td>" in page
+    assert "is in no mean" not in page and "paired bootstrap over queries" in page
 
 
 def test_second_call_encodes_nothing_and_opens_no_task(tmp_path: Path, model: Path, encoded):

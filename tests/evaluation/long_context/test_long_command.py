@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from browser_pages import check_page
 from long_documents import long_documents, write_documents, write_masked_lm
 from rich.console import Console
 
@@ -19,6 +20,7 @@ from evaluation.long_context.measure import measure_models
 from evaluation.long_context.results import LongContextResults
 from evaluation.long_context.settings import LongContextSettings
 from evaluation.long_context.tables import print_results
+from evaluation.report import main as report
 from mecellem.errors import UserError
 
 SETTINGS = LongContextSettings(lengths=(160, 320, 480, 1024), depths=(0, 100), candidates=4, documents=3, pieces=4)
@@ -97,6 +99,14 @@ def test_pictures_with_their_data(measured: Path):
     assert found["1,024", "0%"] == ""  # not measured
     rows = list(csv.DictReader((measured / "enc.places.csv").read_text(encoding="utf-8").splitlines()))
     assert {row["series"] for row in rows} == {"160 tokens", "320 tokens", "480 tokens"} and all(row["low"] for row in rows)
+
+
+@pytest.mark.parametrize(("name", "words"), [("lm", "hidden tokens"), ("enc", "needle found")])
+def test_the_page_has_the_tables_of_a_role(measured: Path, tmp_path: Path, name: str, words: str):
+    assert report([str(measured / f"{name}.json"), "--out", str(tmp_path / "page.html")]) == 0
+    check_page(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert words in page and "tokens not measured" in page and "<figure>" in page
 
 
 def test_tables_are_whole_in_80_columns(measured: Path):

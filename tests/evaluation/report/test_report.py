@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -11,12 +11,13 @@ import yaml
 from browser_pages import DESK, check_page, column, opened
 
 from evaluation.drawing import LIGHT, styled
-from evaluation.measure import SYSTEMS
 from evaluation.report import main
 from evaluation.report.gather import gather
 from evaluation.report.page import dotted
 from evaluation.report.plots import dynamics_figure
-from evaluation.tables import FILL_MASK_NOTE, percent, score
+from evaluation.selection.measure import select_checkpoint
+from evaluation.selection.results import SYSTEMS
+from evaluation.selection.tables import FILL_MASK_NOTE, percent, score
 from mecellem.errors import UserError
 from megatron_recipes.plan import human_count
 
@@ -79,41 +80,45 @@ def test_page_in_a_browser(written):
 def test_page_shows_every_figure_of_the_evaluation(written, evaluated_run):
     text = Page(written.read_text()).text
     selection = json.loads((evaluated_run / "evaluation" / "selection.json").read_text())
-    results = json.loads((evaluated_run / "evaluation" / f"step_{selection['best_step']:07d}" / "results.json").read_text())
     assert selection["sentence"] in text
-    for system, title in SYSTEMS.items():
-        assert title in text
-        for scores in results["systems"][system]["tasks"].values():
-            assert f"{scores['ndcg_10']:.3f}".removeprefix("0") in text
-    for sample in results["samples"]:
+    for agreement in selection["agreement"]:
+        assert agreement["sentence"] in text
+    shown = [selection["baselines"], selection["test"]["systems"]]
+    assert [len(systems) for systems in shown] == [3, 5]
+    for systems in shown:
+        for system, scores in systems.items():
+            assert SYSTEMS[system] in text
+            for result in scores["tasks"].values():
+                assert f"{result['main_score']:.3f}".removeprefix("0") in text
+    for sample in selection["test"]["samples"]:
         assert sample["truth"] in text
-    for word in ("GPL", "public domain", "unigram", "Left out: libreoffice_title", "optimizer.lr", "Versions"):
+    for word in ("GPL", "public domain", "unigram", "Left out of the validation split's tasks: libreoffice_title", "Versions"):
         assert word in text
+    assert f"peaks at step {selection['peak_step']} ({selection['peak_tokens']:,} tokens)" in text
+    assert f"loss is lowest at step {selection['loss_step']} ({selection['loss_tokens']:,} tokens)" in text
 
 
-def test_model_and_unigram_are_compared_on_masks_only(written, evaluated_run):
-    evaluation = json.loads((written.parent / "summary.json").read_text())["evaluation"]
-    ours, theirs = (evaluation[name]["all"]["top1_mask_only"] for name in ("fill_mask", "unigram"))
+def test_model_and_unigram_are_compared_on_masks_only(written):
+    test = json.loads((written.parent / "summary.json").read_text())["evaluation"]["test"]
+    ours, theirs = (test[name]["all"]["top1_mask_only"] for name in ("fill_mask", "unigram"))
     page = Page(written.read_text())
     ratio = f"{ours / theirs:.1f} times the" if ours and theirs else "beside"
     assert f"fills {percent(ours)} of [MASK]s with the exact token, {ratio} {percent(theirs)}" in page.text
     assert f"[MASK]s filled{percent(ours)}unigram {percent(theirs)}" in page.text
-    for row in evaluation["selection"]["checkpoints"]:
-        results = json.loads((evaluated_run / "evaluation" / row["results"]).read_text())
-        assert row["fill_mask_top1_mask_only"] == results["fill_mask"]["all"]["top1_mask_only"]
     assert "top-1, 80/10/10" in page.text and FILL_MASK_NOTE in page.text
 
 
-def test_pictures_and_summary_stand_beside_it(written, evaluated_run):
+def test_pictures_and_summary_stand_beside_it(written):
     names = {path.name for path in (written.parent / "report_figures").iterdir()}
     endings = (".png", "-dark.png", ".csv")
     assert names == {f"{name}{end}" for name in ("loss", "dynamics", "checkpoints", "systems") for end in endings}
     summary = json.loads((written.parent / "summary.json").read_text())
     assert summary["training"]["steps"] == 40 and summary["training"]["validation_lowest"]["step"] == 40
     evaluation = summary["evaluation"]
-    assert set(evaluation["retrieval"]) == set(SYSTEMS)
-    assert evaluation["selection"]["best_step"] in (20, 40)
-    assert evaluation["fill_mask"]["all"]["masked"] == evaluation["unigram"]["all"]["masked"] > 0
+    assert set(evaluation["test"]["retrieval"]) == set(SYSTEMS)
+    assert set(evaluation["validation"]["retrieval"]) == set(SYSTEMS)
+    assert evaluation["best_step"] in (20, 30, 40) and len(evaluation["checkpoints"]) == 3
+    assert evaluation["test"]["fill_mask"]["all"]["masked"] == evaluation["test"]["unigram"]["all"]["masked"] > 0
 
 
 class Tables(HTMLParser):
@@ -175,8 +180,32 @@ def test_every_figure_of_the_tables_is_in_the_summary(written):
     assert not_in_summary(page, summary) == []
     for name in ("corpus", "settings", "evaluation"):  # the check itself sees what is missing
         assert not_in_summary(page, {key: value for key, value in summary.items() if key != name}), name
-    del summary["evaluation"]["checkpoints"]
-    assert not_in_summary(page, summary)
+    for name in ("checkpoints", "validation", "test"):
+        evaluation = {key: value for key, value in summary["evaluation"].items() if key != name}
+        assert not_in_summary(page, summary | {"evaluation": evaluation}), name
+
+
+def test_the_curves_data_are_those_of_the_selection(written, evaluated_run):
+    selection = json.loads((evaluated_run / "evaluation" / "selection.json").read_text())
+    lines = list(csv.DictReader((written.parent / "report_figures" / "checkpoints.csv").open()))
+    for series, metric in (("model, post-trained", "post_trained"), ("model, mean-pooled", "mean_pooled")):
+        found = {int(float(line["x"])): float(line["y"]) for line in lines if line["series"] == series}
+        means = {row["tokens"]: row[metric]["mean"] for row in selection["checkpoints"]}
+        assert found == pytest.approx(means)
+    losses = {int(float(line["x"])): float(line["y"]) for line in lines if line["series"] == "checkpoints, fill-mask"}
+    assert losses == pytest.approx({row["tokens"]: row["fill_mask"]["all"]["nll"] for row in selection["checkpoints"]})
+
+
+def test_a_selection_without_tasks_or_post_training_has_its_page(evaluated_run, small_corpus, plain_corpus, settings, tmp_path):
+    cache = evaluated_run / "evaluation" / "cache"
+    for name, corpus, budget in (("cheap", small_corpus, 0), ("plain", plain_corpus, 3)):
+        folder = tmp_path / name
+        select_checkpoint(evaluated_run, corpus, folder, settings, budget=budget, cache=cache, device="cpu")
+        assert main([str(evaluated_run), "--evaluation", str(folder), "--out", str(folder / "report.html")]) == 0
+    text = Page((tmp_path / "cheap" / "report.html").read_text()).text
+    assert "“post-trained” is" not in text and "Retrieval mean-pooled peaks at step" in text
+    text = Page((tmp_path / "plain" / "report.html").read_text()).text
+    assert "Retrieval was not measured" in text and "No retrieval task can be had" in text
 
 
 def test_two_reports_are_the_same(written, evaluated_run, tmp_path):
@@ -243,7 +272,7 @@ def test_text_is_escaped(run):
         ("run.yaml", "", "has no config"),
         ("metrics.jsonl", "", "the run has not started"),
         ("metrics.jsonl", '{"step": 1, "lo\n{"step": 2}\n', "line 1 is broken"),
-        ("evaluation/selection.json", "{}", "selection.json: checkpoints: Field required"),
+        ("evaluation/selection.json", "{}", r"selection.json: run: Field required; remove it and select again with `mecellem"),
         ("evaluation/selection.json", "{", "selection.json"),
     ],
 )
@@ -255,16 +284,9 @@ def test_bad_files_are_named_and_nothing_is_written(run, name, text, sentence):
     assert not (run / "report.html").exists() and not (run / "summary.json").exists()
 
 
-def test_missing_run_and_missing_results(tmp_path, evaluated_run):
+def test_a_missing_run_is_told(tmp_path):
     with pytest.raises(UserError, match="is not a run"):
         main([str(tmp_path / "none")])
-    run = shutil.copytree(evaluated_run, tmp_path / "run")
-    selection = json.loads((run / "evaluation" / "selection.json").read_text())
-    for row in selection["checkpoints"]:
-        row["results"] = "gone.json"
-    (run / "evaluation" / "selection.json").write_text(json.dumps(selection))
-    with pytest.raises(UserError, match=r"gone\.json is missing: evaluate the run again"):
-        gather(run, run / "evaluation", None)
 
 
 def test_dotted_names():

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser_pages import check_page
 from tiny_judges import AXES, write_classifier
 
+from evaluation.report import main as report
 from evaluation.reward.command import main
 from evaluation.reward.generate import Writer
 from evaluation.reward.judges import open_judge, score_conversations
@@ -48,6 +50,16 @@ def test_figures_follow_from_the_scores(judged, armorm):
     rows = list(csv.DictReader(out.with_suffix(".csv").open()))
     assert len(rows) == 11
     assert float(rows[0]["difference"]) == gated.comparisons[0].difference
+
+
+def test_the_page_has_every_axis(judged, tmp_path):
+    out, results = judged
+    assert report([str(out), "--out", str(tmp_path / "page.html")]) == 0
+    check_page(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for scores in results.judges:
+        for row in scores.comparisons:
+            assert f"<td>{row.base:.3f}</td><td>{row.continued:.3f}</td>" in page and row.axis in page
 
 
 def test_scores_belong_to_the_continuations_beside_the_results(judged, armorm, prompts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 from task_scores import score
@@ -107,11 +108,10 @@ def test_every_source_with_titles_makes_a_task_that_mteb_scores(tmp_path, encode
 
 def test_a_corpus_without_titles_is_refused_in_one_sentence(tmp_path):
     corpus = write_corpus(tmp_path / "corpus", [Document(str(number), "a", "x", "", BODY) for number in range(50)])
-    with pytest.raises(UserError, match=r'no document of the test split has a title.*give records a "title"'):
+    with pytest.raises(UserError, match=r'no task of the group corpus can be had.*no document of the test split has a "title"'):
         Tasks(["corpus"], corpus=corpus, cache=tmp_path)
     with pytest.raises(UserError, match="add --corpus"):
         Tasks(["corpus"], corpus=None, cache=tmp_path)
-    assert not (tmp_path / "tasks").exists() or list((tmp_path / "tasks").iterdir()) == []
 
 
 def test_ids_that_are_there_twice_are_refused_with_their_line(tmp_path):
@@ -161,24 +161,50 @@ def test_a_manifest_that_cannot_be_read_counts_as_absent(tmp_path, damage):
     assert read_manifest(tmp_path) is None
 
 
-def test_of_two_that_make_a_task_at_once_the_first_ones_stays(tmp_path):
-    folder, first_done, second_started = tmp_path / "task", threading.Event(), threading.Event()
+def test_of_two_that_make_a_task_at_once_one_makes_it(tmp_path):
+    folder, second_started = tmp_path / "task", threading.Event()
+    made = []
 
     def whole(path):
         return (path / "who").is_file() and (path / "who").read_text()
 
     def slow(temporary):
         second_started.set()
-        assert first_done.wait(10)
-        (temporary / "who").write_text("second")
+        time.sleep(0.2)
+        made.append("slow")
+        (temporary / "who").write_text("slow")
 
-    second = threading.Thread(target=made_once, args=(folder, whole, slow))
-    second.start()
+    def quick(temporary):
+        made.append("quick")
+
+    first = threading.Thread(target=made_once, args=(folder, whole, slow))
+    first.start()
     assert second_started.wait(10)
-    made_once(folder, whole, lambda temporary: (temporary / "who").write_text("first"))
-    first_done.set()
-    second.join(10)
-    assert whole(folder) == "first" and [path.name for path in tmp_path.iterdir()] == ["task"]
+    made_once(folder, whole, quick)
+    first.join(10)
+    assert whole(folder) == "slow" and made == ["slow"]
+    assert [path.name for path in tmp_path.iterdir()] == ["task"]
+
+
+def test_the_validation_split_makes_tasks_of_its_own(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", [page(number, f"Konu başlığı {number}", source="kanun") for number in range(40)])
+    others = [page(number, f"Öbür başlık {number}", source="kanun") for number in range(100, 135)]
+    others += [page(number, f"Az başlık {number}", source="karar") for number in range(5)]
+    (corpus / "validation.jsonl").write_bytes(b"".join(document.as_line() for document in others))
+    settings = CorpusTaskSettings(split="validation")
+    tasks = Tasks(["corpus"], corpus=corpus, cache=tmp_path, settings=settings)
+    (facts,) = tasks.found.facts
+    (on_test,) = Tasks(["corpus"], corpus=corpus, cache=tmp_path).found.facts
+    assert (facts.name, facts.items, on_test.items) == ("kanun_title", 35, 40) and facts.revision != on_test.revision
+    assert tasks.found.left_out == (
+        LeftOut(name="karar_title", reason="5 queries in the validation split, at least 30 are asked for"),
+    )
+
+
+def test_a_group_of_which_nothing_can_be_had_may_be_empty(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", [Document(str(number), "a", "x", "", BODY) for number in range(50)])
+    found = Tasks(["corpus"], corpus=corpus, cache=tmp_path, may_be_empty=True).found
+    assert found.facts == () and 'no document of the test split has a "title"' in found.left_out[0].reason
 
 
 def test_the_sample_corpus_has_its_two_tasks(sample_corpus, tmp_path):
