@@ -11,9 +11,10 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import pytest
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "munged")
 PACKAGES = "slurmctld slurmd slurm-client munge"
 NODE_CPUS = 4
+NODE_GPUS = 2  # character devices that are none: Slurm gives them out, torch finds no CUDA behind them
 CONFIGURATION = """\
 ClusterName=tests
 SlurmctldHost=localhost(127.0.0.1)
@@ -29,17 +31,23 @@ SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.sock
+AuthInfo=socket={folder}/munge.sock,cred_expire=5
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SlurmdParameters=config_overrides
 ReturnToService=2
+JobRequeue=1
+SlurmdTimeout=10
+MinJobAge=3600
 KillWait=2
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=500
+GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 AccountingStorageType=accounting_storage/none
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
@@ -47,8 +55,10 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
-NodeName=n[1-{nodes}] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs={cpus} RealMemory=8000 State=UNKNOWN
-PartitionName=cpu Nodes=n[1-{nodes}] Default=YES DefaultTime=00:10:00 MaxTime=1-00:00:00 State=UP
+NodeName=n[1-{nodes}] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs={cpus} RealMemory=8000 \\
+    Gres=gpu:{gpus} State=UNKNOWN
+PartitionName=cpu Nodes=n[1-{nodes}] Default=YES PriorityTier=10 DefaultTime=00:10:00 MaxTime=1-00:00:00 State=UP
+PartitionName=low Nodes=n[1-{nodes}] PriorityTier=1 GraceTime=20 DefaultTime=00:10:00 MaxTime=1-00:00:00 State=UP
 """
 
 
@@ -88,6 +98,18 @@ class Cluster:
         """What a client command prints. Raises `CalledProcessError`, and `TimeoutExpired` when the controller is away."""
         return subprocess.run(words, check=True, capture_output=True, text=True, timeout=timeout).stdout
 
+    def submit(self, *words: str | Path, cwd: Path, env: Mapping[str, str]) -> str:
+        """`sbatch WORDS`; the job's number."""
+        command = ["sbatch", "--parsable", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=cwd, env={**os.environ, **env})
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().partition(";")[0]
+
+    def job(self, number: str) -> dict[str, str]:
+        """What `scontrol show job` says: JobState, Restarts, NodeList, ..."""
+        words = self.ask("scontrol", "show", "job", number).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
     def wait_for_jobs(self, timeout: float) -> None:
         """Until the queue is empty. A job that can never start, as one before it failed, counts as waiting."""
         end = time.monotonic() + timeout
@@ -99,10 +121,19 @@ class Cluster:
         """Start munged, the controller and the nodes, and wait until all nodes are idle."""
         port = free_ports(self.nodes + 1)
         text = CONFIGURATION.format(
-            port=port, folder=self.folder, nodes=self.nodes, first=port + 1, last=port + self.nodes, cpus=NODE_CPUS
+            port=port,
+            folder=self.folder,
+            nodes=self.nodes,
+            first=port + 1,
+            last=port + self.nodes,
+            cpus=NODE_CPUS,
+            gpus=NODE_GPUS,
         )
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "state").mkdir()
+        for number in range(NODE_GPUS):
+            os.mknod(self.folder / f"gpu{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-{NODE_GPUS - 1}]\n")
         key = self.folder / "munge.key"
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
