@@ -14,6 +14,8 @@ import pytest
 from slurm_cluster import Cluster, cluster
 from training_runs import ROOT, Runner, losses, steps_done, validation_losses
 
+from slurm.status import run_state
+
 pytestmark = pytest.mark.slow
 NODES, TASKS = 2, 2
 STEPS = 60
@@ -103,6 +105,9 @@ def test_a_warning_saves_and_the_job_goes_on_where_it_was(slurm, runner, whole, 
     check_same(job, whole)
     records = sorted(path.name for path in (job.run / "jobs").iterdir() if path.is_dir())
     assert records == [f"{job.number}_0", f"{job.number}_1"]
+    state = run_state(job.run)
+    assert (state.step, state.finished, state.job, state.restarts) == (STEPS, True, job.number, 1)
+    assert state.state == "COMPLETED"
     assert (job.run / "jobs" / records[0] / "nodes.txt").read_text().split() == ["n1", "n2"]
 
 
