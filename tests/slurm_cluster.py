@@ -15,7 +15,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "munged")
 PACKAGES = "slurmctld slurmd slurm-client munge"
 NODE_CPUS = 4
 NODE_GPUS = 2  # character devices that are none: Slurm gives them out, torch finds no CUDA behind them
+NODE = "MECELLEM_TEST_NODE"  # in the environment of a node's daemon and of what that starts
 CONFIGURATION = """\
 ClusterName=tests
 SlurmctldHost=localhost(127.0.0.1)
@@ -92,7 +93,7 @@ class Cluster:
 
     def __init__(self, folder: Path, nodes: int) -> None:
         self.folder, self.nodes = folder, nodes
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def ask(self, *words: str, timeout: float = 20) -> str:
         """What a client command prints. Raises `CalledProcessError`, and `TimeoutExpired` when the controller is away."""
@@ -138,21 +139,34 @@ class Cluster:
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
         munge = [f"--{name}={self.folder}/munge.{end}" for name, end in MUNGE_FILES]
-        self._daemon("munged", "--force", "--foreground", *munge)
+        self._daemon("munge", "munged", "--force", "--foreground", *munge)
         self._until(lambda: (self.folder / "munge.sock").exists())
-        self._daemon("slurmctld", "-D")
+        self._daemon("controller", "slurmctld", "-D")
         for number in range(1, self.nodes + 1):
-            self._daemon("slurmd", "-D", "-N", f"n{number}")
+            self.start_node(f"n{number}")
         self._until(self._all_idle)
+
+    def start_node(self, name: str) -> None:
+        """Start a node's daemon, the first time or after `lose_node`."""
+        self._daemon(name, "slurmd", "-D", "-N", name)
+
+    def lose_node(self, name: str) -> None:
+        """All processes of a node die at once, as when its power goes: the daemon, the steps and their tasks."""
+        marks = (f"{NODE}={name}".encode(), f"SLURMD_NODENAME={name}".encode())
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if any(mark in (process / "environ").read_bytes().split(b"\0") for mark in marks):
+                    os.kill(int(process.name), signal.SIGKILL)
+        self.processes[name].wait(10)
 
     def _all_idle(self) -> bool:
         found = subprocess.run(["sinfo", "-h", "-N", "-t", "idle", "-o", "%N"], capture_output=True, text=True, timeout=20)
         return len(set(found.stdout.split())) == self.nodes
 
-    def _daemon(self, *command: str) -> None:
-        log = open(self.folder / f"{command[0]}.out", "ab")  # noqa: SIM115 (the daemon's own from here on)
-        with log:
-            self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+    def _daemon(self, name: str, *command: str) -> None:
+        env = {**os.environ, NODE: name}
+        with open(self.folder / f"{name}.out", "ab") as log:
+            self.processes[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
 
     def _until(self, there) -> None:
         end = time.monotonic() + 60
@@ -168,9 +182,9 @@ class Cluster:
         end = time.monotonic() + 10
         while time.monotonic() < end and self.ask("squeue", "--noheader"):
             time.sleep(0.2)
-        for process in reversed(self.processes):
+        for process in reversed(self.processes.values()):
             process.send_signal(signal.SIGTERM)
-        for process in reversed(self.processes):
+        for process in reversed(self.processes.values()):
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Training on a real Slurm, two nodes of two ranks: warned, killed, hanging, and put back into the queue until it is done."""
+"""Training on a real Slurm, two nodes of two ranks: warned, killed, hanging, preempted, and back in the queue until done."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from slurm.status import run_state
 
 pytestmark = pytest.mark.slow
 NODES, TASKS = 2, 2
+SPARE = 1  # a third node
 STEPS = 60
 LONGER = {"schedule.train-tokens": STEPS * 1024, "checkpoint-interval": 20, "validation-interval": 30}
 SITE = """\
@@ -26,7 +27,7 @@ VENV={venv}
 OFFLINE=1
 NETWORK_INTERFACE=lo
 MAX_RESTARTS=5
-MAX_IDLE_RESTARTS=1
+MAX_IDLE_RESTARTS={idle}
 HANG_SECONDS={hang}
 WATCH_SECONDS=2
 MASTER_ADDR=127.0.0.1
@@ -35,7 +36,7 @@ MASTER_ADDR=127.0.0.1
 
 @pytest.fixture(scope="module")
 def slurm():
-    with tempfile.TemporaryDirectory(prefix="slurm") as folder, cluster(Path(folder), NODES) as running:
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder, cluster(Path(folder), NODES + SPARE) as running:
         yield running
 
 
@@ -50,12 +51,10 @@ def whole(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Job:
     """A submitted `pretrain.sbatch`."""
 
-    def __init__(
-        self, slurm: Cluster, runner: Runner, folder: Path, hang: int = 600, restarts: int = 5, **options: str
-    ) -> None:
+    def __init__(self, slurm: Cluster, runner: Runner, folder: Path, hang: int = 600, idle: int = 2, **options: str) -> None:
         self.slurm, self.run, self.output = slurm, folder / "run", folder / "job.out"
         site = folder / "cluster.env"
-        site.write_text(SITE.format(venv=Path(sys.executable).parents[1], hang=hang))
+        site.write_text(SITE.format(venv=Path(sys.executable).parents[1], hang=hang, idle=idle))
         flags = runner.command(self.run, **LONGER)
         flags = flags[flags.index(str(self.run)) + 1 :]
         size = [f"--nodes={NODES}", f"--ntasks-per-node={TASKS}", f"--gpus-per-node={TASKS}", "--cpus-per-task=1"]
@@ -125,12 +124,33 @@ def test_a_rank_that_freezes_is_found_and_its_node_left_out(slurm, runner, whole
     job.wait(lambda: steps_done(job.run) >= 25 and len(job.ranks()) == NODES * TASKS)
     os.kill(job.ranks()[2], signal.SIGSTOP)  # the first rank of the second node
     job.wait(lambda: "the run hangs" in job.said(), 120)
-    job.wait(lambda: slurm.job(job.number).get("ExcNodeList") == "n2", 60)
-    assert "Thread 0x" in job.said()  # stacks
-    # two nodes are needed and one is excluded: the job waits, until somebody decides
-    job.wait(lambda: job.state() == "PENDING", 60)
-    slurm.ask("scontrol", "update", f"JobId={job.number}", "ExcNodeList=")
     job.wait(job.ended)
+    assert "Thread 0x" in job.said()  # stacks
+    assert "suspected: n2" in job.said() and slurm.job(job.number)["ExcNodeList"] == "n2"
+    assert slurm.job(job.number)["NodeList"] == "n[1,3]"
+    check_same(job, whole)
+
+
+def test_a_node_that_dies_is_replaced(slurm, runner, whole, tmp_path):
+    job = Job(slurm, runner, tmp_path, idle=4)
+    job.wait(lambda: steps_done(job.run) >= 25)
+    slurm.lose_node("n2")
+    try:
+        job.wait(job.ended, 300)
+    finally:
+        slurm.start_node("n2")
+    assert slurm.job(job.number)["NodeList"] == "n[1,3]" and "resumed at step 20 of 60" in job.said()
+    check_same(job, whole)
+
+
+def test_a_preempted_job_saves_and_comes_back(slurm, runner, whole, tmp_path):
+    job = Job(slurm, runner, tmp_path, partition="low")
+    job.wait(lambda: steps_done(job.run) >= 3)
+    words = ["--nodes=3", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 1"]
+    urgent = slurm.submit("--partition=cpu", *words, cwd=tmp_path, env={})
+    job.wait(job.ended)
+    assert slurm.job(urgent)["JobState"] == "COMPLETED" and slurm.job(job.number)["Restarts"] != "0"
+    assert "turn 0 of job" in job.said() and "resumed at step" in job.said()  # within the grace time: nothing was lost
     check_same(job, whole)
 
 
@@ -144,7 +164,7 @@ def test_bad_input_is_not_tried_again(slurm, runner, tmp_path):
 
 
 def test_a_run_that_saves_nothing_new_is_given_up(slurm, runner, tmp_path):
-    job = Job(slurm, runner, tmp_path)
+    job = Job(slurm, runner, tmp_path, idle=1)
     for _ in range(2):
         job.wait(lambda: steps_done(job.run) >= 1 and len(job.ranks()) == NODES * TASKS)
         before = slurm.job(job.number)["Restarts"]
