@@ -73,6 +73,7 @@ setup(
                 "conversion",
                 "post_training",
                 "evaluation",
+                "slurm",
             )
             for suffix in ("", ".*")
         ]

@@ -72,6 +72,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
         "perplexity and bits per byte of causal models, by sub-domain, with intervals",
     ),
     ("compare-runs",): ("evaluation.compare_runs:main", "pass or fail: does a run (FP8, say) train like another one"),
+    ("slurm", "status"): ("slurm.status:main", "how far runs are, what their jobs do, and the last error"),
     ("report",): ("evaluation.report:main", "one self-contained HTML page about a run"),
 }
 
@@ -159,8 +160,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(f"mecellem: {sentence}", file=sys.stderr)
+    if code != 2 or _first_to_refuse(sentence):
+        print(f"mecellem: {sentence}", file=sys.stderr)
     return code
+
+
+def _first_to_refuse(sentence: str) -> bool:
+    """Whether no other rank has refused yet. Under srun, `MECELLEM_REFUSAL` names a file that the first one writes.
+
+    srun's own exit code tells nothing: it is that of the ranks that were ended because one failed.
+    """
+    path = os.environ.get("MECELLEM_REFUSAL")
+    if not path:
+        return True
+    try:
+        with open(path, "x", encoding="utf-8") as handle:
+            handle.write(f"{sentence}\n")
+    except FileExistsError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 if __name__ == "__main__":

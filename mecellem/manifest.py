@@ -67,10 +67,20 @@ class SourceRange(_Strict):
     licence: str
 
 
+class ProvenanceEntry(_Strict):
+    """The file beside the corpus that has the stages and raw files behind its documents, of which it tells all."""
+
+    file: str
+    bytes: int
+    sha256: str
+    documents: int
+
+
 class CorpusManifest(_Strict):
     """Provenance of one `.bin/.idx` pair. `dtype` is numpy's name of the ids' type (`uint16` or `int32`).
 
-    `inputs` and `engines` are empty in manifests of mecellem 0.2.
+    `inputs` and `engines` are empty in manifests of mecellem 0.2. `provenance` is None where a corpus was written without,
+    as `mecellem prepare tokenize` does, and in manifests from before there was such a field.
     """
 
     format: str = FORMAT
@@ -83,11 +93,23 @@ class CorpusManifest(_Strict):
     versions: dict[str, str]
     inputs: list[InputEntry] = []
     engines: list[EngineEntry] = []
+    provenance: ProvenanceEntry | None = None
+
+    @property
+    def all_files(self) -> dict[str, FileEntry]:
+        """Every file of the corpus but the manifest, by its name."""
+        named = self.provenance
+        return self.files | ({named.file: FileEntry(bytes=named.bytes, sha256=named.sha256)} if named else {})
 
 
 def manifest_path(prefix: Path | str) -> Path:
     """Where the manifest of `<prefix>.bin` and `<prefix>.idx` stands: `<prefix>.manifest.json`."""
     return Path(f"{prefix}.manifest.json")
+
+
+def provenance_path(prefix: Path | str) -> Path:
+    """Where the provenance of a corpus stands, if it has any: `<prefix>.provenance.jsonl.zst`."""
+    return Path(f"{prefix}.provenance.jsonl.zst")
 
 
 def write_manifest(prefix: Path | str, manifest: CorpusManifest) -> Path:
@@ -129,7 +151,7 @@ def read_manifest(prefix: Path | str) -> CorpusManifest:
 
 def verify_files(prefix: Path | str, manifest: CorpusManifest, hashes: bool = True) -> None:
     """Compare sizes, and with `hashes` the SHA-256, of a corpus's files with its manifest; else `UserError`."""
-    for name, entry in manifest.files.items():
+    for name, entry in manifest.all_files.items():
         path = manifest_path(prefix).parent / name
         if not path.exists():
             raise UserError(f"{path} is missing though {manifest_path(prefix)} lists it: write the corpus again")

@@ -19,6 +19,7 @@ from megatron_recipes.config import RunConfig, flatten, origins
 
 FILE = "run.yaml"
 METRICS = "metrics.jsonl"
+FINISHED = "finished.json"  # there once the last step was done and saved: what a job looks for before it asks for another turn
 CHECKPOINT = "mecellem.json"  # in every checkpoint's folder, and in no other
 TOKENIZER = "tokenizer"  # sub-folder of a checkpoint: it can be exported when the data is long gone
 
@@ -107,6 +108,17 @@ def record(
     }
     with atomic_write(run / FILE) as handle:
         yaml.safe_dump(values, handle, sort_keys=False, allow_unicode=True)
+
+
+def finish(run: Path, step: int, tokens: int) -> None:
+    """Mark the run as done: after its last step, saved."""
+    with atomic_write(run / FINISHED) as handle:
+        handle.write(orjson.dumps({"step": step, "tokens": tokens}).decode() + "\n")
+
+
+def unfinish(run: Path) -> None:
+    """Take the mark away while the run is being trained: it may have got longer."""
+    (run / FINISHED).unlink(missing_ok=True)
 
 
 def read_run(run: Path) -> dict[str, Any]:

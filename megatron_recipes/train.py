@@ -209,10 +209,12 @@ def run_rank(
     from megatron_recipes import run_folder
     from megatron_recipes.engine import runtime
     from megatron_recipes.engine.checkpoint import step_to_resume
+    from megatron_recipes.engine.heartbeat import print_stacks_on_signal
     from megatron_recipes.engine.parallel import parallel_state
     from megatron_recipes.engine.refusals import refuse_ranks_without_gpu, resolve_layer_spec, this_fp8_machine
     from megatron_recipes.models.fp8_settings import refuse_fp8_machine
 
+    print_stacks_on_signal()
     spec = resolve_layer_spec(config, runtime.has_cuda())
     if spec == "transformer_engine" and config.precision.startswith("fp8"):
         refuse_fp8_machine(config.precision, this_fp8_machine())

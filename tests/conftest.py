@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from command_line import mecellem
 from hypothesis import settings
+from training_runs import Runner
 
 # A first example may import torch, and cores are shared: a slow example is no failure.
 settings.register_profile("mecellem", deadline=None)
@@ -67,3 +68,23 @@ def sample_bins(sample_corpus: Path, sample_tokenizer: Path) -> Path:
             words = ["prepare", "tokenize", "--input", source, "--tokenizer", sample_tokenizer, "--out", out / split]
             run_mecellem(*words, "--replace")
     return out
+
+
+@pytest.fixture(scope="session")
+def small_data(sample_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tokenizer of 1,100 entries and the validation split's text as train and validation corpus."""
+    folder = tmp_path_factory.mktemp("small")
+    text = sample_corpus / "validation.jsonl.zst"
+    commands = [["tokenizer", "train", "--corpus", text, "--vocab-size", 1100, "--out", folder / "tokenizer"]]
+    commands += [
+        ["prepare", "tokenize", "--input", text, "--tokenizer", folder / "tokenizer", "--out", folder / name]
+        for name in ("train", "validation")
+    ]
+    for command in commands:
+        run_mecellem(*map(str, command))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runner(small_data: Path) -> Runner:
+    return Runner(small_data)

@@ -12,8 +12,9 @@ import torch.distributed as dist
 
 from mecellem.console import console
 from mecellem.errors import UserError
+from megatron_recipes import run_folder
 from megatron_recipes.config import DecoderRun, RunConfig
-from megatron_recipes.engine import checkpoint, runtime
+from megatron_recipes.engine import checkpoint, heartbeat, runtime
 from megatron_recipes.engine.launch import Rank
 from megatron_recipes.engine.metrics import Metrics
 from megatron_recipes.engine.setup import Training, build_training
@@ -33,6 +34,8 @@ def train(config: RunConfig, task: Task, run: Path, place: Rank, tokenizer_sha25
     main = place.rank == 0
     if main:
         checkpoint.remove_unfinished(run)
+        heartbeat.clear(run)
+        run_folder.unfinish(run)
     dist.barrier()
     training = build_training(config, task.build_model())
     done = _resume(run, task, training)
@@ -41,10 +44,12 @@ def train(config: RunConfig, task: Task, run: Path, place: Rank, tokenizer_sha25
     if _any_rank(bool(stop.received)):
         return done
     with ExitStack() as stack:
+        alive = stack.enter_context(heartbeat.Heartbeat(run, place.rank))
         metrics = None
         if main:
             metrics = stack.enter_context(Metrics(run, done, task.steps, task.tokens_after))
         for step in range(done + 1, task.steps + 1):
+            alive.enter(step)
             started = time.perf_counter()
             result = train_step(task, training, step, bool(stop.received))
             seconds = time.perf_counter() - started
@@ -69,6 +74,8 @@ def train(config: RunConfig, task: Task, run: Path, place: Rank, tokenizer_sha25
             done = step
             if result.stop:
                 break
+    if main and done == task.steps:
+        run_folder.finish(run, done, task.tokens_after(done))
     return done
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 240
 
 # 1,100 entries become 1,152 at TP 1 and 1,280 at TP 2: vocabulary padding differs between layouts. 6 steps of 1,024 tokens

@@ -1,0 +1,177 @@
+"""`mecellem slurm status`: how far runs are, what their jobs are doing, and what went wrong last."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from mecellem.console import console, human_time
+from mecellem.errors import UserError
+from mecellem.flags import parse_and_call
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+RECENT = 20  # steps that the speed is the median of
+UNSEEN_WIDTH = 200  # columns where no terminal bounds a line
+CLIENT_SECONDS = 20  # Slurm's commands wait for ever for a controller that is away
+TAIL = 200_000  # bytes of a job's output that are searched for its last error
+TROUBLE = re.compile(r"^mecellem: |\bError\b|\berror: |CANCELLED|OOM|oom-kill")
+NO_TROUBLE = re.compile(r"^mecellem: (signal|turn|.* is finished$)")
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A run as its folder shows it, and its newest job as Slurm does.
+
+    `step` of `steps` are done, `tokens_per_second` is that of the last steps, `left` the seconds that the rest takes at it.
+    `job` and `restarts` are None where the run was never started by a job; `state` is `UNKNOWN` where Slurm tells nothing.
+    `ranks_silent`: seconds since the last sign of life of the rank that is silent longest.
+    """
+
+    run: Path
+    step: int
+    steps: int
+    tokens_per_second: float | None
+    left: float | None
+    checkpoint: str | None
+    finished: bool
+    job: str | None
+    restarts: int | None
+    state: str
+    ranks: int
+    ranks_silent: float | None
+    trouble: str | None
+
+
+def run_state(run: Path) -> RunState:
+    """Look at one run. Raises `UserError` for a folder that holds none."""
+    from megatron_recipes.run_folder import FINISHED, read_metrics, read_run
+
+    jobs = sorted((path for path in (run / "jobs").glob("*_*") if path.is_dir()), key=_order)
+    if not (run / "run.yaml").exists() and jobs:  # submitted, and not begun yet
+        steps, lines = 0, []
+    else:
+        steps, lines = int(read_run(run)["steps"]), [line for line in read_metrics(run) if "loss" in line]
+    step = max((int(line["step"]) for line in lines), default=0)
+    seconds = [float(line["seconds"]) for line in lines[-RECENT:]]
+    speeds = [float(line["tokens_per_second"]) for line in lines[-RECENT:]]
+    finished = (run / FINISHED).exists()
+    checkpoints = sorted(path.name for path in (run / "checkpoints").glob("step_*"))
+    beats = [path.stat().st_mtime for path in (run / "heartbeat").glob("rank_*")]
+    number, _, restart = jobs[-1].name.partition("_") if jobs else (None, "", "0")
+    return RunState(
+        run=run,
+        step=step,
+        steps=steps,
+        tokens_per_second=statistics.median(speeds) if speeds else None,
+        left=None if finished or not seconds else statistics.median(seconds) * (steps - step),
+        checkpoint=checkpoints[-1] if checkpoints else None,
+        finished=finished,
+        job=number,
+        restarts=int(restart) if jobs else None,
+        state=job_state(number) if number else "no job",
+        ranks=len(beats),
+        ranks_silent=time.time() - min(beats) if beats else None,
+        trouble=last_trouble(jobs[-1]) if jobs else None,
+    )
+
+
+def _order(job: Path) -> tuple[int, int]:
+    number, _, restart = job.name.partition("_")
+    return int(number), int(restart)
+
+
+def job_state(number: str) -> str:
+    """What the queue says of a job, with the reason of one that waits; UNKNOWN where it says nothing."""
+    command = ["squeue", "--noheader", "--states=all", f"--jobs={number}", "--format=%T %r"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CLIENT_SECONDS)
+    except FileNotFoundError:
+        return "UNKNOWN (no squeue here)"
+    except subprocess.TimeoutExpired:
+        return "UNKNOWN (the controller does not answer)"
+    state, _, reason = done.stdout.strip().partition(" ")
+    if not state:
+        return "UNKNOWN (Slurm has forgotten it)"
+    return f"{state} ({reason})" if state == "PENDING" else state
+
+
+def last_trouble(job: Path) -> str | None:
+    """The last line of the job's output that tells of trouble; None where there is none, or no output."""
+    record = job / "job.txt"
+    found = re.search(r"StdOut=(\S+)", record.read_text(encoding="utf-8")) if record.exists() else None
+    if found is None or not Path(found[1]).exists():
+        return None
+    with open(found[1], "rb") as handle:
+        handle.seek(0, 2)
+        handle.seek(max(0, handle.tell() - TAIL))
+        lines = handle.read().decode("utf-8", errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if TROUBLE.search(line) and not NO_TROUBLE.search(line)), None)
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """The runs that are named, or those below a folder that is none itself. Raises `UserError` where there is none."""
+    found: list[Path] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder: name a run, or a folder of runs")
+        if (folder / "run.yaml").exists() or (folder / "jobs").is_dir():
+            found.append(folder)
+            continue
+        below = sorted(path for path in folder.iterdir() if (path / "run.yaml").exists() or (path / "jobs").is_dir())
+        if not below:
+            raise UserError(f"{folder} is no run and holds none: give the --out folder of `mecellem train`")
+        found += below
+    return found
+
+
+def table_of(states: Sequence[RunState]) -> Table:
+    """A line a run."""
+    from rich.table import Table
+
+    table = Table("run", "step", "tokens/s", "left", "newest checkpoint", "job", "restarts", "state", "ranks")
+    for item in states:
+        silent = "" if item.ranks_silent is None else f", silent for {human_time(item.ranks_silent)} at most"
+        table.add_row(
+            str(item.run),
+            f"{item.step:,} of {item.steps:,}" if item.steps else "not begun",
+            "-" if item.tokens_per_second is None else f"{item.tokens_per_second:,.0f}",
+            "finished" if item.finished else "-" if item.left is None else human_time(item.left),
+            item.checkpoint or "-",
+            item.job or "-",
+            "-" if item.restarts is None else str(item.restarts),
+            item.state,
+            f"{item.ranks}{silent}" if item.ranks else "-",
+        )
+    return table
+
+
+def status(runs: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)) -> None:
+    """How far runs are, what their jobs do, and the last error that a job printed.
+
+    Args:
+        runs: folders of runs, or folders that hold some
+    """
+    states = [run_state(run) for run in find_runs(runs)]
+    out = console()
+    if not out.is_terminal:
+        out.width = UNSEEN_WIDTH
+    out.print(table_of(states))
+    for item in states:
+        if item.trouble and not item.finished:
+            out.print(f"{item.run}: {item.trouble}", markup=False)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `mecellem slurm status`."""
+    parse_and_call(status, argv, prog="mecellem slurm status")
+    return 0
