@@ -119,7 +119,7 @@ def measure(run: Path, corpus: Path, pairs: Path, budget: Budget, length: int, s
         "--steps",
         *map(str, steps),
     ]
-    words += ["--settings.post-training.lr", str(budget.lr), "--settings.post-training.train-seq-length", str(length)]
+    words += ["--lr", str(budget.lr), "--train-seq-length", str(length)]
     mecellem(*words, "--out", out, "--cache", FOLDER / "selections" / "cache", timeout=hours * 3600)
     return read_record(out / "selection.json", Selection, "run the benchmark again")
 
@@ -135,7 +135,7 @@ def measure_baselines(corpus: Path) -> Leaderboard:
         "corpus",
         "--corpus",
         corpus,
-        "--task-settings.split",
+        "--split",
         "validation",
     ]
     mecellem(*words, "--out", out, "--cache", FOLDER / "selections" / "cache", timeout=3600)

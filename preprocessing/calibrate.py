@@ -2,7 +2,8 @@
 
 Thresholds are only as good as the text that they were set on. This command takes text that you trust, makes bad text of
 known kinds from it (`bad_text.py`), runs the quality, language and morphology stages on both, and writes tables and a figure.
-The good text is measured a second time in lines of 80 letters, as old text files have it, after the repair stage.
+The good text is measured a second time in lines of 80 letters, as old text files have it, after the repair stage. A last table
+shows for semantic_dedup how many close pairs of the good text share wording, by length (`close_pairs.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import random
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from mecellem.errors import UserError
 from mecellem.files import atomic_folder
 from mecellem.flags import parse_and_call
 from preprocessing.bad_text import BAD_KINDS, bare_words, make_bad
+from preprocessing.close_pairs import MOST, PAIR_COLUMNS, LengthClass, measure_pairs, pair_rows
 from preprocessing.jsonl import check_inputs, read_records
 from preprocessing.outputs import check_output_folder
 from preprocessing.stages.lexicon import AnalyserName
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from preprocessing.stages.morphology import MorphologyFilter
     from preprocessing.stages.quality import QualitySettings
     from preprocessing.stages.repair import Repair
+    from preprocessing.stages.semantic_dedup import SemanticDedupSettings
 
 STAGES = ("quality", "language", "morphology")
 MORPHOLOGY = ("suffix_entropy", "lemma_diversity", "known_words", "turkish_letters")
@@ -54,10 +57,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Stages:
-    """What is measured: the filters by name, and the repair before them, if there is one."""
+    """What is measured: the filters by name, the repair before them, if there is one, and settings of semantic_dedup."""
 
     filters: dict[str, BaseFilter]
     repair: Repair | None
+    semantic: SemanticDedupSettings
 
     @property
     def morphology(self) -> MorphologyFilter:
@@ -82,6 +86,8 @@ def calibrate(
     analyser: AnalyserName | None = None,
 ) -> None:
     """Measure the quality, language and morphology filters on text that you trust and on bad text made from it.
+
+    Also counts its close pairs by length, and how many of them share wording, as semantic_dedup asks.
 
     Writes calibration.md (tables), calibration.json (the same, with every percentile) and morphology.png (ROC curves).
 
@@ -114,9 +120,10 @@ def calibrate(
             for group in groups.values():
                 measure(group, stages)
                 bar.advance(task)
-        report = _report(groups, min_words, stages)
+        pairs = measure_pairs(input, stages.semantic, seed)
+        report = _report(groups, min_words, stages) + "\n\n" + _pairs(pairs, stages.semantic)
         (folder / "calibration.md").write_text(report, "utf-8")
-        _write_json(folder / "calibration.json", groups)
+        _write_json(folder / "calibration.json", groups, pairs)
         _draw(folder / "morphology.png", groups, stages.morphology)
         console.print(report, markup=False)
 
@@ -131,6 +138,7 @@ def make_stages(corpus_yaml: Path | None = None, analyser: AnalyserName | None =
     from preprocessing.stages.morphology import MorphologyFilter, MorphologySettings
     from preprocessing.stages.quality import QualityFilter, QualitySettings
     from preprocessing.stages.repair import Repair, RepairSettings
+    from preprocessing.stages.semantic_dedup import SemanticDedupSettings
 
     given = {stage.name: stage.settings for stage in read_corpus(corpus_yaml).stages} if corpus_yaml else {}
     repair = given.get("repair", None if corpus_yaml else RepairSettings())
@@ -145,6 +153,7 @@ def make_stages(corpus_yaml: Path | None = None, analyser: AnalyserName | None =
             "morphology": MorphologyFilter(morphology),
         },
         repair=Repair(repair) if repair else None,
+        semantic=given.get("semantic_dedup", SemanticDedupSettings()),
     )
 
 
@@ -280,6 +289,15 @@ def _bits(groups: dict[str, Group], stage: MorphologyFilter) -> str:
     )
 
 
+def _pairs(classes: list[LengthClass], settings: SemanticDedupSettings) -> str:
+    """The table of close pairs, and what it is of."""
+    return (
+        f"Close pairs of documents as they are, at most {MOST:,} of each length, and how many of these share wording (their "
+        f"runs of {settings.run_words} words are as alike as min_overlap); documents that go at {settings.threshold:g}:\n\n"
+        + _table(PAIR_COLUMNS, pair_rows(classes))
+    )
+
+
 def _quantiles(values: Sequence[float]) -> list[str]:
     if not len(values):
         return ["-"] * len(_PERCENTILES)  # no good text was long enough to be measured so
@@ -290,10 +308,10 @@ def _medians(bad: dict[str, Group], name: str) -> list[str]:
     return [f"{np.median(group.measures[name]):.3g}" if name in group.measures else "-" for group in bad.values()]
 
 
-def _write_json(path: Path, groups: dict[str, Group]) -> None:
+def _write_json(path: Path, groups: dict[str, Group], pairs: list[LengthClass]) -> None:
     import orjson
 
-    content = {
+    content: dict[str, Any] = {
         title: {
             "documents": len(group.texts),
             "kept": group.kept,
@@ -302,6 +320,7 @@ def _write_json(path: Path, groups: dict[str, Group]) -> None:
         }
         for title, group in groups.items()
     }
+    content["close pairs"] = [asdict(each) for each in pairs]
     path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from mecellem.errors import UserError
@@ -18,8 +18,9 @@ from preprocessing.pipeline.registry import STAGES
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|)", re.IGNORECASE | re.ASCII)
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-_OF_STAGES = ("language", "language_probability", "contaminated_by", *OWN_TO_STAGE)  # what stages say of a document
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_OCR = re.compile(r"tesseract|none|[\w.]+:\w+")
+_OF_STAGES = ("language", "contaminated_by", *OWN_TO_STAGE)  # what stages say of a document
 
 
 def _bytes(value: Any) -> int:
@@ -28,6 +29,21 @@ def _bytes(value: Any) -> int:
     if not match:
         raise ValueError(f"{str(value)[:40]!r} is not a size: write 256MB, 1.5GB or a number of bytes")
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{value!r} becomes the name of files: take letters from A to Z, digits, _ . and -, such as laws_2024, and begin "
+            "with a letter or digit"
+        )
+    return value
+
+
+def _ocr(value: str) -> str:
+    if not _OCR.fullmatch(value):
+        raise ValueError(f"{value!r} is no OCR: give tesseract, none, or a function of your own as package.module:function")
+    return value
 
 
 Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
@@ -74,7 +90,7 @@ class PdfOptions(_Strict):
     of the page, the page's number from 1 and the file's path, and returns the page's text.
     """
 
-    ocr: str = Field(default="tesseract", pattern=r"^(tesseract|none|[\w.]+:\w+)$")
+    ocr: Annotated[str, AfterValidator(_ocr)] = "tesseract"
     languages: str = "tur"
     min_characters: int = Field(default=16, ge=0)
     dpi: int = Field(default=300, ge=72, le=1200)
@@ -83,7 +99,7 @@ class PdfOptions(_Strict):
 class Source(_Strict):
     """One source: files of one kind, with one licence. Each shard holds documents of one source only."""
 
-    name: str = Field(pattern=_NAME)
+    name: Annotated[str, AfterValidator(_name)]
     kind: Literal["jsonl", "parquet", "text", "warc", "hub", "pdf"]
     paths: list[str] = Field(min_length=1)
     text_field: str = "text"

@@ -6,6 +6,7 @@ OUT/stages/03_quality/
     shards/00000.jsonl.zst          the documents that stay
     ledger/00000.json               what happened to the documents of that shard
     quarantine/00000.jsonl.zst      records that could not be read (stage 00 only)
+    dropped/00000.jsonl.zst         id, origin and reason of every document that went (the other stages)
     work/                           indexes of a stage that needs all documents
     logs/PHASE/                     datatrove's logs, statistics and marks of completed tasks
     ledger.json, done.json          the sum of the ledgers; the stage is complete
@@ -26,8 +27,10 @@ from mecellem.files import atomic_write
 
 SHARD_SUFFIX = ".jsonl.zst"
 
-# metadata of one stage, counted in its ledger and not written to its shards
-OWN_TO_STAGE = ("measures", "filter_reason", "duplicate_count", "minhash_cluster_size")
+# Metadata of one stage, counted in its ledger and not written to its shards. Whatever stage looks for duplicates sets
+# `duplicate_of` of a document that goes, the id of the one that stays in its place, and `duplicate_count` of both, how many
+# go because of the one that stays; any stage may set `drop_detail`, what exactly led to the drop, for people.
+OWN_TO_STAGE = ("measures", "filter_reason", "drop_detail", "duplicate_of", "duplicate_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,11 @@ class StageFolders:
     def quarantine(self) -> Path:
         """Records that could not be read, one file a task that met any."""
         return self.root / "quarantine"
+
+    @property
+    def dropped(self) -> Path:
+        """Which documents went and why, one file a task that dropped any."""
+        return self.root / "dropped"
 
     @property
     def work(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from pathlib import Path
 
@@ -11,11 +12,45 @@ from preprocessing.pipeline.ledger import Location, SourceLedger, TaskLedger, mo
 from preprocessing.pipeline.plan import Plan
 from preprocessing.sources.found import PROBLEMS
 
+_ALIKE = 0.75  # of difflib's ratio: "tarihi" and "tarih" are, "title" and "file" are not
+
 
 def check_limits(ledger: TaskLedger, limits: dict[str, Limits], quarantine: Path) -> None:
     """Raise `UserError` when more of a source is broken than its limits allow; `ledger` is of all tasks."""
     for name, source in ledger.sources.items():
         _check(name, source, ledger.locations, limits[name], quarantine, whole=True)
+
+
+def check_fields(ledger: TaskLedger) -> None:
+    """Raise `UserError` for a name in `keep_fields` that no record had and that is another one mistyped, by its looks."""
+    for name, source in ledger.sources.items():
+        for field in _absent(source):
+            if near := _nearest(field, source):
+                raise UserError(
+                    f"source {name}: no record has the field {field!r} that `keep_fields` names: did you mean {near!r}? Mend "
+                    "the name, or take it out, and run the same command again"
+                )
+
+
+def field_notes(ledger: TaskLedger) -> list[str]:
+    """Sentences about names in `keep_fields` that no record had: a field that only some records have may well be missing."""
+    return [
+        f"source {name}: no record has the field {field!r} that `keep_fields` names; the fields are "
+        f"{', '.join(source.other_fields[:12]) or 'the text alone'}"
+        for name, source in sorted(ledger.sources.items())
+        for field in _absent(source)
+    ]
+
+
+def _absent(source: SourceLedger) -> list[str]:
+    return [field for field, count in source.fields.items() if not count and source.entered.documents]
+
+
+def _nearest(field: str, source: SourceLedger) -> str | None:
+    """The name that was meant, if there is one like it that is not kept itself."""
+    others = {name.casefold(): name for name in source.other_fields if name != field and not source.fields.get(name)}
+    found = difflib.get_close_matches(field.casefold(), others, 1, _ALIKE)
+    return others[found[0]] if found else None
 
 
 class EarlyLimits:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import orjson
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from preprocessing.pipeline.layout import StageFolders, shard_path, write_whole
 from preprocessing.pipeline.ledger import Recorder
-from preprocessing.pipeline.shards import ReadShards, document_writer
+from preprocessing.pipeline.shards import LinesOnDemand, ReadShards, document_writer
 
 if TYPE_CHECKING:
     from datatrove.data import DocumentsPipeline
+
+
+_NOTED = re.compile(r"too_short_to_judge|contaminated_.*")  # what blocks count beside what they drop and change
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +48,15 @@ def reading(folders: StageFolders, name: str, *steps: PipelineStep) -> Phase:
 
 
 class Drops:
-    """Stands where a datatrove filter expects the writer of what it drops, and tells the ledger instead."""
+    """Stands where a datatrove filter expects the writer of what it drops: tells the ledger, and lists which and why."""
 
-    def __init__(self, recorder: Recorder, reason: str | None) -> None:
+    def __init__(self, recorder: Recorder, reason: str | None, dropped: LinesOnDemand) -> None:
         self._recorder = recorder
         self._reason = reason
+        self._list = dropped
 
     def __enter__(self) -> Drops:
-        return self
+        return self  # the list stays open: a stage may have several filters
 
     def __exit__(self, *_: object) -> None:
         return None
@@ -60,6 +66,9 @@ class Drops:
         reason = document.metadata.pop("filter_reason", None) or self._reason
         assert reason, "a filter that gives no reason needs one from its stage"
         self._recorder.drop(document, reason)
+        line = {"id": document.id, "origin": document.metadata["origin"], "reason": reason}
+        said = {name: document.metadata[name] for name in ("duplicate_of", "drop_detail") if document.metadata.get(name)}
+        self._list.write(orjson.dumps(line | said, option=orjson.OPT_APPEND_NEWLINE))
 
 
 class KeepDocuments(PipelineStep):
@@ -77,17 +86,17 @@ class KeepDocuments(PipelineStep):
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Write shard and ledger number `rank`; yields nothing."""
         recorder = Recorder()
-        with self.track_time("task"):
+        with self.track_time("task"), LinesOnDemand(shard_path(self.folders.dropped, rank)) as dropped:
             documents = self._entering(recorder, ReadShards(self.folders.input).run(None, rank, world_size))
             for step in self.steps:
                 if hasattr(step, "exclusion_writer"):
-                    step.exclusion_writer = Drops(recorder, self.reason)
+                    step.exclusion_writer = Drops(recorder, self.reason, dropped)
                 documents = step.run(documents, rank, world_size)
             with document_writer(shard_path(self.folders.shards, rank)) as write:
                 for document in documents:
                     recorder.keep(document)
                     write(document)
-            write_whole(self.folders.ledgers / f"{rank:05d}.json", recorder.finish(self._changed()))
+        write_whole(self.folders.ledgers / f"{rank:05d}.json", recorder.finish(self._counted("changed_"), self._noted()))
         yield from ()
 
     def _entering(self, recorder: Recorder, documents: Iterator[Document]) -> Iterator[Document]:
@@ -95,11 +104,14 @@ class KeepDocuments(PipelineStep):
             recorder.enter(document)
             yield document
 
-    def _changed(self) -> dict[str, int]:
-        """What the blocks counted under names that start with "changed_", without that beginning."""
-        counts: dict[str, int] = {}
-        for step in self.steps:
-            for name, stat in step.stats.stats.items():
-                if name.startswith("changed_"):
-                    counts[name.removeprefix("changed_")] = int(stat.total)
-        return counts
+    def _counted(self, beginning: str) -> dict[str, int]:
+        """What the blocks counted under names with that beginning, without it."""
+        return {
+            name.removeprefix(beginning): int(stat.total)
+            for step in self.steps
+            for name, stat in step.stats.stats.items()
+            if name.startswith(beginning)
+        }
+
+    def _noted(self) -> dict[str, int]:
+        return {name: count for name, count in self._counted("").items() if _NOTED.fullmatch(name)}

@@ -11,30 +11,29 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 import zstandard
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from preprocessing.pipeline.layout import StageFolders, shard_path, whole_file, write_whole
-from preprocessing.pipeline.ledger import Location, Recorder, read_ledger
+from preprocessing.pipeline.layout import StageFolders, shard_path, write_whole
+from preprocessing.pipeline.ledger import FIELDS, Location, Recorder, read_ledger
+from preprocessing.pipeline.partners import Partners, document_origin
 from preprocessing.pipeline.phases import Phase
 from preprocessing.pipeline.plan import Plan, read_task
-from preprocessing.pipeline.shards import ReadShards, document_writer
+from preprocessing.pipeline.shards import LinesOnDemand, ReadShards, document_writer
 from preprocessing.sources.blocks import DamagedError, blocks
-from preprocessing.sources.documents import read_part
+from preprocessing.sources.documents import field_names, read_part
 from preprocessing.sources.found import Problem, Skipped
 from preprocessing.sources.lines import SAMPLE
 
 if TYPE_CHECKING:
     from datatrove.data import DocumentsPipeline
 
-VERSION = 2  # of what reading gives for the same sources
+VERSION = 3  # of what reading gives for the same sources
 NAME = "read"
 
 
@@ -47,13 +46,13 @@ def phases(plan: Plan, folders: StageFolders) -> list[Phase]:
         return [*before, Phase("read", shards, [ReadSources(folders, folders.root)])]
     from datatrove.pipeline.dedup.exact_dedup import ExactDedupConfig
 
-    from preprocessing.stages.exact_dedup import finding
+    from preprocessing.stages.exact_dedup import finding, hashing
 
-    raw = folders.work / "raw"
-    signature, find, _ = finding(folders.work, shards, ExactDedupConfig(content_getter=own_id))
-    hash_ids = Phase("hash", shards, [ReadShards(raw / "shards"), signature])
+    raw, config = folders.work / "raw", ExactDedupConfig(content_getter=own_id)
     read = Phase("read", shards, [ReadSources(folders, raw)])
-    return [*before, read, hash_ids, find, Phase("ids", shards, [KeepFirstIds(folders, raw)])]
+    hash_ids = Phase("hash", shards, [ReadShards(raw / "shards"), *hashing(folders.work, config, document_origin)])
+    keep = Phase("ids", shards, [KeepFirstIds(folders, raw)])
+    return [*before, read, hash_ids, *finding(folders.work, shards, config), keep]
 
 
 def ledgers_of(phase: Phase) -> Path | None:
@@ -143,8 +142,12 @@ class ReadSources(PipelineStep):
                     else:
                         recorder.enter(item)
                         recorder.keep(item)
+                        recorder.count_fields(item, task.reading.keep_fields)
                         write(item)
-        write_whole(self.out / "ledger" / f"{rank:05d}.json", recorder.finish({}))
+        for source in recorder.ledger.sources.values():
+            if not all(source.fields.values()):
+                source.other_fields = field_names(task.parts, task.reading, FIELDS)
+        write_whole(self.out / "ledger" / f"{rank:05d}.json", recorder.finish())
         yield from ()
 
     def _numbered(self, parts: list[Any], rank: int) -> Iterator[Any]:
@@ -161,36 +164,28 @@ class Quarantine:
     """Writes records that cannot be read, with where they stand and why; without any there is no file."""
 
     def __init__(self, path: Path, recorder: Recorder) -> None:
-        self._path = path
+        self._lines = LinesOnDemand(path)
         self._recorder = recorder
-        self._stack = ExitStack()
-        self._writer: Any = None
 
     def __enter__(self) -> Quarantine:
-        self._path.unlink(missing_ok=True)  # of an earlier attempt, when a file that was missing is back
+        self._lines.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+        self._lines.__exit__(*error)
 
     def add(self, location: Location, problem: Problem) -> None:
         """Set one record aside."""
         data = problem.data.decode("utf-8", "backslashreplace")
         fields = {**location.model_dump(), "reason": problem.reason, "record": data}
-        self._write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+        self._lines.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
         self._recorder.quarantine(location, problem.reason)
 
     def copy(self, path: Path) -> None:
         """Write again what another quarantine file holds, if it is there; the ledger knows of it."""
         if path.exists():
             with zstandard.open(path, "rb") as lines:
-                self._write(lines.read())
-
-    def _write(self, lines: bytes) -> None:
-        if self._writer is None:
-            handle = self._stack.enter_context(whole_file(self._path))
-            self._writer = self._stack.enter_context(zstandard.ZstdCompressor(level=3).stream_writer(handle, closefd=False))
-        self._writer.write(lines)
+                self._lines.write(lines.read())
 
 
 class KeepFirstIds(PipelineStep):
@@ -206,25 +201,17 @@ class KeepFirstIds(PipelineStep):
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Write shard, ledger and quarantine of task `rank`; yields nothing."""
-        repeated = self._repeated(rank)
+        repeated, _ = Partners(self.folders.work).of(rank)
         if not repeated:
             shard = shard_path(Path(), rank).name
             for name in (f"quarantine/{shard}", f"shards/{shard}", f"ledger/{rank:05d}.json"):
                 _link(self.raw / name, self.folders.root / name)
         else:
-            self._rewrite(rank, repeated)
+            self._rewrite(rank, {number: first for number, (first, _) in repeated.items()})
         yield from ()
 
-    def _repeated(self, rank: int) -> set[int]:
-        """The numbers, in the shard, of documents whose id came earlier, as datatrove's second block wrote them."""
-        from datatrove.utils.typeshelper import ExtensionHelperSD
-
-        found: list[Any] = []
-        for path in sorted((self.folders.work / "repeated").glob(f"*/{rank:05d}{ExtensionHelperSD.stage_2_duplicates}")):
-            found.append(np.fromfile(path, "<u4"))
-        return set(np.concatenate(found).tolist()) if found else set()
-
-    def _rewrite(self, rank: int, repeated: set[int]) -> None:
+    def _rewrite(self, rank: int, repeated: dict[int, str]) -> None:
+        """`repeated`: numbers, in the shard, of documents whose id came earlier, and where."""
         recorder = Recorder()
         recorder.ledger = read_ledger(self.raw / "ledger" / f"{rank:05d}.json")
         earlier = shard_path(self.raw / "quarantine", rank)
@@ -236,18 +223,18 @@ class KeepFirstIds(PipelineStep):
                         write(document)
                         continue
                     recorder.take_back(document)
-                    quarantine.add(*_repeated_id(document))
-        write_whole(self.folders.ledgers / f"{rank:05d}.json", recorder.finish({}))
+                    quarantine.add(*_repeated_id(document, repeated[number]))
+        write_whole(self.folders.ledgers / f"{rank:05d}.json", recorder.finish())
 
 
 def _location(source: str, file: str, problem: Problem) -> Location:
     return Location(source=source, file=file, line=problem.number, detail=problem.detail)
 
 
-def _repeated_id(document: Document) -> tuple[Location, Problem]:
+def _repeated_id(document: Document, first: str) -> tuple[Location, Problem]:
     match = re.fullmatch(r"(.*)[:#](\d+)", document.metadata["origin"], re.DOTALL)
     file, number = (match[1], int(match[2])) if match else (document.metadata["origin"], 0)
-    detail = f"the id {document.id[:100]!r} stands in an earlier record"
+    detail = f"the id {document.id[:100]!r} stands in an earlier record, {first}"
     location = Location(source=document.metadata["source"], file=file, line=number, detail=detail)
     return location, Problem(number, "duplicate_id", detail, document.text[:SAMPLE].encode())
 

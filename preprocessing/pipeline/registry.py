@@ -65,14 +65,14 @@ class StageKind:
 STAGES = {
     kind.name: kind
     for kind in (
-        StageKind("repair", "RepairSettings", "Repair", version=2),
-        StageKind("exact_dedup", "ExactDedupSettings"),
-        StageKind("minhash", "MinhashSettings", version=2),
-        StageKind("semantic_dedup", "SemanticDedupSettings", version=2),
+        StageKind("repair", "RepairSettings", "Repair", version=3),
+        StageKind("exact_dedup", "ExactDedupSettings", version=2),
+        StageKind("minhash", "MinhashSettings", version=3),
+        StageKind("semantic_dedup", "SemanticDedupSettings", version=3),
         StageKind("quality", "QualitySettings", "QualityFilter"),
         StageKind("language", "LanguageSettings", "LanguageFilter"),
         StageKind("morphology", "MorphologySettings", "MorphologyFilter", version=2),
-        StageKind("pii", "PiiSettings", "PiiMask", version=2),
+        StageKind("pii", "PiiSettings", "PiiMask", version=3),
         StageKind("decontaminate", "DecontaminateSettings", "DecontaminateFilter"),
     )
 }

@@ -64,6 +64,7 @@ def render(corpus: Corpus, states: list[StageState], tokens: dict[str, int]) -> 
         path=corpus.path,
         yaml=corpus.path.read_text(encoding="utf-8"),
         headline=_headline(states, first, last),
+        notes=_notes(corpus, states),
         tiles=_tiles(first, last, tokens),
         stages=[_stage_row(state) for state in states],
         sources=_source_rows(corpus, states, tokens),
@@ -72,6 +73,7 @@ def render(corpus: Corpus, states: list[StageState], tokens: dict[str, int]) -> 
         figures=_figures(states, first, last, tokens),
         reasons=_reasons(states),
         lost=_lost_rows(states),
+        groups=_group_rows(states),
         other=_other_rows(states),
         measures=_measures(states),
     )
@@ -86,6 +88,30 @@ def _headline(states: list[StageState], first: SourceLedger, last: SourceLedger)
         return f"Not finished: {', '.join(unfinished)} still to be done; the figures are of the tasks that are."
     share = last.kept.words / first.kept.words if first.kept.words else 0
     return f"{share:.1%} of the words that were read stayed, in {last.kept.documents:,} of {first.kept.documents:,} documents."
+
+
+def _notes(corpus: Corpus, states: list[StageState]) -> list[str]:
+    """What is to be known beside the figures: fields that no record had, tokens that nobody asks for any more."""
+    from preprocessing.pipeline.limits import field_notes
+    from preprocessing.pipeline.status import older_token_lines
+
+    tokens = [f"Tokens of {sentence}." for sentence in older_token_lines(corpus)]
+    return [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in field_notes(states[0].ledger)] + tokens
+
+
+def _group_rows(states: list[StageState]) -> list[dict[str, str]]:
+    """The largest groups of duplicates: stage, how many documents, which of them stayed."""
+    return [
+        {
+            "stage": state.name,
+            "documents": f"{group.documents:,}",
+            "id": group.id,
+            "origin": group.origin,
+            "text": " ".join(group.text.split())[:100],
+        }
+        for state in states
+        for group in state.ledger.largest
+    ]
 
 
 def _tiles(first: SourceLedger, last: SourceLedger, tokens: dict[str, int]) -> list[dict[str, str]]:
@@ -197,13 +223,14 @@ def _lost_rows(states: list[StageState]) -> list[dict[str, str]]:
 
 
 def _other_rows(states: list[StageState]) -> list[dict[str, str]]:
-    """What was changed in documents, and what was passed over because it is no text: stage, what, how often."""
+    """What was changed in documents, noted of them, and passed over because it is no text: stage, what, how often."""
     from preprocessing.pipeline.ledger import most_common
     from preprocessing.sources.found import SKIPPED
 
     rows = []
     for state in states:
-        for kind, counts in (("changed", state.ledger.changed), ("skipped", state.ledger.total().skipped)):
+        ledger = state.ledger
+        for kind, counts in (("changed", ledger.changed), ("noted", ledger.noted), ("skipped", ledger.total().skipped)):
             rows += [
                 {"stage": state.name, "kind": kind, "name": SKIPPED.get(name, name.replace("_", " ")), "count": f"{count:,}"}
                 for name, count in most_common(counts)
@@ -249,7 +276,7 @@ def _examples(ledger: TaskLedger, reason: str) -> list[dict[str, str]]:
     examples = [
         {
             "text": example.text,
-            "where": ", ".join([example.origin, *(f"{name} {value:g}" for name, value in sorted(example.measures.items()))]),
+            "where": ", ".join([example.origin, *example.notes()]),
         }
         for example in ledger.examples.get(reason, [])
     ]

@@ -110,6 +110,7 @@ def _limits(corpus: Corpus) -> dict[str, Any]:
 
 def _run_here(corpus: Corpus, workers: int, console: Console) -> None:
     from preprocessing.pipeline.hints import hints
+    from preprocessing.pipeline.limits import field_notes
     from preprocessing.pipeline.steps import free_what_was_read
 
     plan, steps = _planned(corpus, console)
@@ -133,6 +134,8 @@ def _run_here(corpus: Corpus, workers: int, console: Console) -> None:
             _page_so_far(corpus)
             raise
         console.print(f"{stage.name:<16} {_sentence(ledger)}, {human_time(seconds)}", markup=False)
+        for sentence in field_notes(ledger):
+            console.print(f"note    {sentence}", markup=False)
         for sentence in hints(stage.name, ledger, corpus.path):
             console.print(f"hint    {sentence}", markup=False)
         if corpus.file.keep_shards == "last":
@@ -221,6 +224,11 @@ def _finish(corpus: Corpus, plan: Plan, steps: list[Step], console: Console) -> 
                 f"note    nothing of source {name} is left: it has no tokens and no place in mixture.yaml", markup=False
             )
         write_report(corpus, page)
+    else:
+        from preprocessing.pipeline.status import older_token_lines
+
+        for sentence in older_token_lines(corpus):
+            console.print(f"note    tokens of {sentence}", markup=False)
 
 
 def _submit(corpus: Corpus, site: Path, workers: int | None, console: Console) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import zstandard
@@ -42,6 +42,31 @@ def document_writer(path: Path) -> Iterator[Callable[[Document], None]]:
             writer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
 
         yield write
+
+
+class LinesOnDemand:
+    """A zstandard-compressed file of lines that appears when the block ends well, if any were written; else there is none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stack = ExitStack()
+        self._writer: Any = None
+
+    def __enter__(self) -> LinesOnDemand:
+        self._path.unlink(missing_ok=True)  # of an earlier attempt, when there was something to write
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def write(self, lines: bytes) -> None:
+        """Write whole lines."""
+        if self._writer is None:
+            handle = self._stack.enter_context(whole_file(self._path))
+            self._writer = self._stack.enter_context(
+                zstandard.ZstdCompressor(level=_LEVEL).stream_writer(handle, closefd=False)
+            )
+        self._writer.write(lines)
 
 
 class ReadShards(PipelineStep):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from preprocessing.pipeline.layout import StageFolders
     from preprocessing.pipeline.ledger import TaskLedger
 
+_NOT_ASKED_FOR = " (of older settings: the YAML file asks for no such tokens now; {then})"
 _OLDER = " (of an earlier run of other settings or sources; the next run makes them again)"
 _WHY = 4  # reasons shown in the table
 _UNSEEN_WIDTH = 240  # columns where no terminal bounds a line: for files and pipes a stage is one line
@@ -89,9 +90,21 @@ def token_lines(corpus: Corpus, states: list[StageState]) -> list[str]:
 
     manifests = written_tokens(corpus)
     older = "" if has_current_tokens(corpus, states) else _OLDER
-    return [
+    lines = [
         f"tokens  {name}: {manifest.documents:,} documents, {manifest.tokens:,} tokens{older}"
         for name, manifest in manifests.items()
+    ]
+    return lines + [f"tokens  {sentence}" for sentence in older_token_lines(corpus)]
+
+
+def older_token_lines(corpus: Corpus) -> list[str]:
+    """A sentence for each corpus of tokens that an earlier run wrote and the YAML file does not ask for any more."""
+    from preprocessing.pipeline.tokenize import older_tokens
+
+    then = "the next run removes them" if corpus.file.tokenize else "they stay until you remove them"
+    return [
+        f"{name}: {manifest.documents:,} documents, {manifest.tokens:,} tokens{_NOT_ASKED_FOR.format(then=then)}"
+        for name, manifest in older_tokens(corpus).items()
     ]
 
 
@@ -107,10 +120,12 @@ def status(corpus: tyro.conf.Positional[Path], examples: bool = False) -> None:
 
     Args:
         corpus: YAML file that `mecellem prepare run` was given.
-        examples: also show documents that were dropped and records that could not be read, with where they stand.
+        examples: also show documents that were dropped, groups of duplicates and records that could not be read, with
+            where they stand.
     """
     from preprocessing.pipeline.config import read_corpus
     from preprocessing.pipeline.hints import hints
+    from preprocessing.pipeline.limits import field_notes
 
     settings = read_corpus(corpus)
     states = stage_states(settings)
@@ -128,6 +143,8 @@ def status(corpus: tyro.conf.Positional[Path], examples: bool = False) -> None:
     freed = [state.name for state in states if state.freed]
     if freed:
         out.print(f"freed   the shards of {', '.join(freed)} (keep_shards: last)", markup=False)
+    for sentence in field_notes(states[0].ledger):
+        out.print(f"note    {sentence}", markup=False)
     for state in states:
         for sentence in hints(state.name, state.ledger, settings.path):
             out.print(f"hint    {sentence}", markup=False)
@@ -151,7 +168,7 @@ def _table(states: list[StageState]) -> Table:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in most_common(why, _WHY))
         hidden = len(why) - _WHY
         notes = [reasons + (f", {hidden} more" if hidden > 0 else "")] if reasons else []
-        for what, counts in (("skipped", whole.skipped), ("changed", state.ledger.changed)):
+        for what, counts in (("skipped", whole.skipped), ("changed", state.ledger.changed), ("noted", state.ledger.noted)):
             if counts:
                 notes.append(f"{what} " + ", ".join(f"{name} {count:,}" for name, count in most_common(counts, _WHY)))
         table.add_row(
@@ -170,7 +187,7 @@ def _print_examples(out: Console, state: StageState, wanted: bool) -> None:
     from preprocessing.pipeline.ledger import EXAMPLES
 
     ledger = state.ledger
-    if not wanted or not (ledger.locations or ledger.examples):
+    if not wanted or not (ledger.locations or ledger.examples or ledger.largest):
         return
     out.rule(state.name, align="left")
     for reason, locations in sorted(ledger.locations.items()):
@@ -181,9 +198,16 @@ def _print_examples(out: Console, state: StageState, wanted: bool) -> None:
     for reason, examples in sorted(ledger.examples.items()):
         out.print(reason, markup=False)
         for example in examples:
-            measures = ", ".join(f"{name} {value:g}" for name, value in sorted(example.measures.items()))
-            text = " ".join(example.text.split())[:100]
-            out.print(f"  {example.origin}: {text}{f' ({measures})' if measures else ''}", markup=False)
+            notes = ", ".join(example.notes())
+            out.print(f"  {example.origin}: {_short(example.text)}{f' ({notes})' if notes else ''}", markup=False)
+    if ledger.largest:
+        out.print("largest groups of which one stayed", markup=False)
+        for group in ledger.largest[:EXAMPLES]:
+            out.print(f"  {group.documents:,} documents, {group.id} stayed: {_short(group.text)}", markup=False)
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:100]
 
 
 def main(argv: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from preprocessing.pipeline import read
 from preprocessing.pipeline.config import Corpus, Limits
 from preprocessing.pipeline.layout import RunFolders, StageFolders, shard_paths, sweep, write_whole
 from preprocessing.pipeline.ledger import TaskLedger, sum_ledgers
-from preprocessing.pipeline.limits import check_limits
+from preprocessing.pipeline.limits import check_fields, check_limits
 from preprocessing.pipeline.phases import Phase
 from preprocessing.pipeline.plan import Plan, digest_of, write_tasks
 from preprocessing.pipeline.registry import STAGES
@@ -136,6 +136,8 @@ def begin(steps: list[Step], plan: Plan) -> list[str]:
     for step in steps:
         if not step.is_done:
             _begin(step, plan)
+        elif step.folders.work.exists():  # the run was killed just after the stage was done
+            shutil.rmtree(step.folders.work)
     return said
 
 
@@ -218,25 +220,26 @@ def _forget_missing(folders: StageFolders) -> None:
     again = [name for name, text in found.items() if b'"missing_file"' in text or b'"damaged_file"' in text]
     for phase in sorted((folders.root / "logs").iterdir()) if again and (folders.root / "logs").is_dir() else []:
         marks = phase / "completions"
-        whole = phase.name in ("find", "ids", "numbers")
+        whole = phase.name in ("find", "partners", "ids", "numbers")
         for mark in sorted(marks.iterdir()) if marks.is_dir() else []:
             if whole or mark.name in again:
                 mark.unlink()
 
 
 def finish(folders: StageFolders, digest: str, limits: dict[str, Limits]) -> TaskLedger:
-    """Sum the ledgers, hold them against the limits, write `done.json` last and drop what only the phases needed.
+    """Sum the ledgers, hold them against the limits, write `done.json` and drop what only the phases needed.
 
-    Raises `UserError` when a task is missing or a limit is exceeded.
+    Raises `UserError` when a task is missing, a limit is exceeded, or a field to be kept is a mistyped one.
     """
     shard_paths(folders)
     ledger = sum_ledgers(folders.ledgers / f"{number:05d}.json" for number in range(folders.tasks))
     if folders.name == read.NAME:
         check_limits(ledger, limits, folders.quarantine)
+        check_fields(ledger)
     write_whole(folders.root / "ledger.json", ledger)
     seconds = round(sum(_seconds(path) for path in folders.root.glob("logs/*/stats/*.json")), 3)
-    shutil.rmtree(folders.work, ignore_errors=True)
     write_whole(folders.root / "done.json", Done(stage=folders.name, digest=digest, tasks=folders.tasks, seconds=seconds))
+    shutil.rmtree(folders.work, ignore_errors=True)  # only now: a stage that is not done may look at it again
     return ledger
 
 

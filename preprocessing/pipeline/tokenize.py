@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import orjson
-import zstandard
 
 from mecellem.console import console
 from mecellem.errors import UserError
@@ -19,6 +16,7 @@ from preprocessing.pipeline.config import Corpus, Tokenize
 from preprocessing.pipeline.layout import RunFolders, StageFolders, shard_path, shard_paths
 from preprocessing.pipeline.ledger import TaskLedger, read_ledger
 from preprocessing.tokens.indexed import open_index
+from preprocessing.tokens.provenance_file import attach
 from preprocessing.tokens.tokenize import tokenize_corpus
 
 if TYPE_CHECKING:
@@ -58,8 +56,8 @@ def tokenize_shards(corpus: Corpus, plan: Plan, steps: Sequence[Step]) -> tuple[
     for name, group in groups.items():
         if name not in empty:
             paths = [shards[task] for task in group.tasks]
-            manifests[name] = tokenize_corpus(paths, Path(settings.tokenizer), tokens / name, settings.eod, replace=True)
-            _write_provenance(tokens / name, plan, steps, group)
+            manifest = tokenize_corpus(paths, Path(settings.tokenizer), tokens / name, settings.eod, replace=True)
+            manifests[name] = attach(tokens / name, manifest, _provenance(plan, steps, group))
     if settings.per_source:
         _write_mixture(corpus, tokens, list(manifests))
     _write_made_of(tokens, {"names": list(manifests), **_made_of(settings, steps[-1].digest)})
@@ -136,30 +134,21 @@ def _remove_others(tokens: Path, names: Sequence[str]) -> None:
         (tokens / MADE_OF).unlink()
 
 
-def _write_provenance(prefix: Path, plan: Plan, steps: Sequence[Step], group: Group) -> None:
-    """Write `<prefix>.provenance.jsonl.zst`, which outlives the stages' folders.
-
-    The first line has the stages with their settings; each other line is a range of documents, `first` to `last`
-    (exclusive), with its shard and the parts of raw files that it was made of: paths, from `start` to `end` in bytes or rows.
-    """
-    lines: list[dict[str, Any]] = [{"stages": [{"name": step.name, "settings": step.settings} for step in steps]}]
+def _provenance(plan: Plan, steps: Sequence[Step], group: Group) -> Iterator[dict[str, Any]]:
+    """The lines of a corpus's provenance, which outlives the stages' folders."""
+    yield {"stages": [{"name": step.name, "settings": step.settings} for step in steps]}
     first = 0
     for number, documents in zip(group.tasks, group.documents, strict=True):
         task = plan.tasks[number]
-        lines.append(
-            {
-                "first": first,
-                "last": first + documents,
-                "source": task.reading.source,
-                "licence": task.reading.licence,
-                "shard": shard_path(Path(), number).name,
-                "parts": [asdict(part) for part in task.parts],
-            }
-        )
+        yield {
+            "first": first,
+            "last": first + documents,
+            "source": task.reading.source,
+            "licence": task.reading.licence,
+            "shard": shard_path(Path(), number).name,
+            "parts": [asdict(part) for part in task.parts],
+        }
         first += documents
-    content = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
-    with atomic_write(Path(f"{prefix}.provenance.jsonl.zst"), "wb") as handle:
-        handle.write(zstandard.ZstdCompressor(level=3).compress(content))
 
 
 def _write_mixture(corpus: Corpus, tokens: Path, names: Sequence[str]) -> None:
@@ -172,10 +161,23 @@ def _write_mixture(corpus: Corpus, tokens: Path, names: Sequence[str]) -> None:
 
 
 def written_tokens(corpus: Corpus) -> dict[str, CorpusManifest]:
-    """The manifests of the token files that are there, by their names."""
+    """The manifests of the token files that are there and that the YAML file asks for, by their names."""
+    return _manifests(corpus, _wanted_names(corpus))
+
+
+def older_tokens(corpus: Corpus) -> dict[str, CorpusManifest]:
+    """Those that earlier runs wrote here and that the YAML file does not ask for now: other sources, or no `tokenize:`."""
+    there, wanted = _read_made_of(RunFolders(corpus.out).tokens).get("names", []), _wanted_names(corpus)
+    return _manifests(corpus, [name for name in there if name not in wanted])
+
+
+def _wanted_names(corpus: Corpus) -> list[str]:
     settings = corpus.file.tokenize
     if settings is None:
-        return {}
-    names = [source.name for source in corpus.file.sources] if settings.per_source else ["corpus"]
+        return []
+    return [source.name for source in corpus.file.sources] if settings.per_source else ["corpus"]
+
+
+def _manifests(corpus: Corpus, names: Sequence[str]) -> dict[str, CorpusManifest]:
     prefixes = {name: RunFolders(corpus.out).tokens / name for name in names}
     return {name: read_manifest(prefix) for name, prefix in prefixes.items() if manifest_path(prefix).exists()}

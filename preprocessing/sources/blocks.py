@@ -3,6 +3,10 @@
 `preprocessing.jsonl` refuses a broken file as a whole, which is right for the tokenizer's input; Python's gzip drops what
 it has read of a block when the next byte is wrong, and what comes behind it. Raw dumps need neither: reading goes on at the
 next member of a gzip file or frame of a zstd file, where there is one.
+
+A checksum stands at the end of a member or frame. So what is decoded of a damaged one before the damage shows is given
+although no checksum confirms it: mostly it is right, and to hold a member of any size back until its end would need its
+size in memory, or to decode it twice.
 """
 
 from __future__ import annotations
@@ -55,10 +59,24 @@ def stretches(path: Path, start: int = 0, end: int | None = None) -> Iterator[St
 
     `start` and `end` as for `blocks`. Raises `OSError`.
     """
-    stretch = Stretch(blocks(path, start, end))
+    return _stretches(blocks(path, start, end), lambda resume: _decompressed(path, resume))
+
+
+def gzip_stretches(path: Path) -> Iterator[Stretch]:
+    """The stretches of a gzip file, whatever its name."""
+    return _stretches(_gzip(path, 0), lambda resume: _gzip(path, resume))
+
+
+def plain_stretch(path: Path) -> Iterator[Stretch]:
+    """A file as it stands, whatever its name."""
+    yield Stretch(_plain(path, 0, None))
+
+
+def _stretches(pieces: Iterator[bytes], go_on: Callable[[int], Iterator[bytes]]) -> Iterator[Stretch]:
+    stretch = Stretch(pieces)
     yield stretch
     while stretch.resume is not None:
-        stretch = Stretch(_decompressed(path, stretch.resume), resumed=True)
+        stretch = Stretch(go_on(stretch.resume), resumed=True)
         yield stretch
 
 
@@ -76,6 +94,12 @@ def blocks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes
 
 def _decompressed(path: Path, start: int) -> Iterator[bytes]:
     return (_gzip if path.name.endswith(".gz") else _zstd)(path, start)
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether the file begins as a gzip file does."""
+    with open(path, "rb") as handle:
+        return handle.read(len(_MEMBER)) == _MEMBER
 
 
 def is_compressed(path: Path) -> bool:
@@ -98,24 +122,24 @@ def _gzip(path: Path, start: int) -> Iterator[bytes]:
     """The members from byte `start` on."""
     with open(path, "rb") as handle:
         handle.seek(start)
-        member, fresh, begin = zlib.decompressobj(wbits=31), True, start
+        member, fresh, given, begin = zlib.decompressobj(wbits=31), True, False, start
         data = handle.read(_STEP)
         while data:
             try:
                 block = member.decompress(data, _BLOCK)
             except zlib.error as error:
-                raise _damage(str(error), handle, begin, _MEMBER, _is_member) from None
-            fresh = False
+                raise _damage(str(error), handle, begin, given, _MEMBER, _is_member) from None
+            fresh, given = False, given or bool(block)
             if block:
                 yield block
             if member.eof:
                 data = member.unused_data.lstrip(b"\0")
-                member, fresh, begin = zlib.decompressobj(wbits=31), True, handle.tell() - len(data)
+                member, fresh, given, begin = zlib.decompressobj(wbits=31), True, False, handle.tell() - len(data)
             else:
                 data = member.unconsumed_tail
             data = data or handle.read(_STEP)
         if not fresh:
-            raise _damage("it ends inside a member", handle, begin, _MEMBER, _is_member)
+            raise _damage("it ends inside a member", handle, begin, given, _MEMBER, _is_member)
 
 
 def _zstd(path: Path, start: int) -> Iterator[bytes]:
@@ -124,32 +148,38 @@ def _zstd(path: Path, start: int) -> Iterator[bytes]:
 
     with open(path, "rb") as handle:
         handle.seek(start)
-        frame, begin = None, start
+        frame, given, begin = None, False, start
         while data := handle.read(_STEP):
             while data:
                 frame = frame or zstandard.ZstdDecompressor().decompressobj()
                 try:
                     content = frame.decompress(data)
                 except zstandard.ZstdError as error:
-                    raise _damage(str(error), handle, begin, _FRAME, _is_frame) from None
-                data = b""
+                    raise _damage(str(error), handle, begin, given, _FRAME, _is_frame) from None
+                data, given = b"", given or bool(content)
                 if frame.eof:
-                    data, frame = frame.unused_data, None
+                    data, frame, given = frame.unused_data, None, False
                     begin = handle.tell() - len(data)
                 for at in range(0, len(content), _BLOCK):
                     yield content[at : at + _BLOCK]
         if frame is not None:
-            raise _damage("it ends inside a frame", handle, begin, _FRAME, _is_frame)
+            raise _damage("it ends inside a frame", handle, begin, given, _FRAME, _is_frame)
 
 
-def _damage(message: str, handle: BinaryIO, begin: int, magic: bytes, is_start: Callable[[bytes], bool]) -> DamagedError:
-    """The error for a member that begins at byte `begin`: with the beginning of a later one, if the file has any."""
+def _damage(
+    message: str, handle: BinaryIO, begin: int, given: bool, magic: bytes, is_start: Callable[[bytes], bool]
+) -> DamagedError:
+    """The error for a member that begins at byte `begin`: with the beginning of a later one, if the file has any.
+
+    `given`: some of the member's content was given already.
+    """
+    kept = "; what was decoded from the damaged part before is kept, though no checksum confirms it" if given else ""
     resume = _find(handle, begin + 1, magic, is_start)
     if resume is None:
-        return DamagedError(f"{message}; the file was read up to here")
+        return DamagedError(f"{message}; the file was read up to here{kept}")
     return DamagedError(
         f"{message}; what is damaged lies between bytes {begin:,} and {resume:,} of the file, reading went on behind it, and "
-        "line numbers from here on count only what could be read",
+        f"numbers of lines and records from here on count only what could be read{kept}",
         resume,
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from preprocessing.jsonl import json_type
 from preprocessing.sources.found import Found, Item, Part, Problem, Reading, Skipped
 from preprocessing.sources.lines import SAMPLE
 
+_RECORDS = 100  # that are looked at for names
 _NO_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EISDIR, errno.ENOTDIR)
 
 
@@ -29,6 +32,17 @@ def read_part(part: Part, reading: Reading) -> Iterator[Document | Problem | Ski
         if error.errno not in _NO_FILE:
             raise
         yield Problem(0, "missing_file", error.strerror or str(error))
+
+
+def field_names(parts: Sequence[Part], reading: Reading, most: int) -> list[str]:
+    """Names that the first records of the first part that has any have beside the text's; at most `most`."""
+    for part in parts:
+        with suppress(OSError):
+            found = (item for item in _reader(reading.kind)(part, reading) if isinstance(item, Found))
+            names = {name: None for item in islice(found, _RECORDS) for name in item.fields if name != reading.text_field}
+            if names:
+                return sorted(names)[:most]
+    return []
 
 
 def _reader(kind: str) -> Callable[[Part, Reading], Iterator[Item]]:

@@ -46,13 +46,18 @@ class Found:
 class Problem:
     """A record that cannot be read: one of `PROBLEMS`, what is wrong with it, and its beginning as it stands there.
 
-    `number` is 0 where the whole file is meant.
+    `number` is 0 where the whole file is meant. `detail` is for people: what a terminal would obey is escaped in it.
     """
 
     number: int
     reason: str
     detail: str
     data: bytes = b""
+
+    def __post_init__(self) -> None:
+        if not self.detail.isprintable():
+            shown = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in self.detail)
+            object.__setattr__(self, "detail", "".join(shown))
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,26 +62,40 @@ def plan_tasks(files: list[SourceFile], reading: Reading, shard_size: int) -> li
     """Tasks of one source: consecutive parts of files that together have about `shard_size` bytes as they lie on disk.
 
     Small files of any kind share a task, so that a folder of a million PDFs is as many tasks as its bytes ask for. A
-    compressed file, a WARC and a PDF are one part each, however large: they can only be read from their beginning.
+    compressed file, a WARC and a PDF are one part each, however large: they can only be read from their beginning. Raises
+    `UserError` for columns that no file of a Parquet source has.
     """
     tasks: list[list[Part]] = []
     parts: list[Part] = []
+    columns: set[str] = set()
     held = 0
     for file in files:
-        for part, size in _parts(file, reading, shard_size):
+        for part, size in _parts(file, reading, shard_size, columns):
             if parts and held + size > shard_size:
                 tasks.append(parts)
                 parts, held = [], 0
             parts.append(part)
             held += size
+    if reading.kind == "parquet":
+        _check_kept(reading, columns)
     return [*tasks, parts] if parts else tasks
 
 
-def _parts(file: SourceFile, reading: Reading, shard_size: int) -> Iterator[tuple[Part, int]]:
-    """The parts of one file with their sizes in bytes."""
+def _check_kept(reading: Reading, columns: set[str]) -> None:
+    """A record of a Parquet file has the file's columns: a field that is none can be told of before all work."""
+    for name in reading.keep_fields:
+        if name not in columns:
+            raise UserError(
+                f"source {reading.source}: no file has a column {name!r}: set keep_fields to some of "
+                f"{', '.join(sorted(columns)[:12])}"
+            )
+
+
+def _parts(file: SourceFile, reading: Reading, shard_size: int, columns: set[str]) -> Iterator[tuple[Part, int]]:
+    """The parts of one file with their sizes in bytes; the names of a Parquet file's columns are added to `columns`."""
     whole = Part(file.path, file.number)
     if reading.kind == "parquet":
-        yield from _row_groups(file, whole, reading, shard_size)
+        yield from _row_groups(file, whole, reading, shard_size, columns)
     elif reading.kind in ("jsonl", "text") and file.size > shard_size and not is_compressed(Path(file.path)):
         if reading.kind == "text" and reading.options["documents"] == "file":
             yield whole, file.size
@@ -125,20 +139,24 @@ def _next_start(descriptor: int, position: int, size: int, blank: bool) -> int:
     return size
 
 
-def _row_groups(file: SourceFile, whole: Part, reading: Reading, shard_size: int) -> Iterator[tuple[Part, int]]:
+def _row_groups(
+    file: SourceFile, whole: Part, reading: Reading, shard_size: int, columns: set[str]
+) -> Iterator[tuple[Part, int]]:
     import pyarrow
 
     from preprocessing.sources.parquet import row_groups
 
     try:
-        columns, groups = row_groups(file.path)
+        names, groups = row_groups(file.path)
     except (pyarrow.ArrowException, OSError):
+        columns.update(reading.keep_fields)  # who knows
         yield whole, file.size  # the task that reads it tells what is wrong
         return
-    if reading.text_field not in columns:
+    columns.update(names)
+    if reading.text_field not in names:
         raise UserError(
             f"source {reading.source}: {file.path} has no column {reading.text_field!r}: "
-            f"set text_field to one of {', '.join(columns[:12])}"
+            f"set text_field to one of {', '.join(names[:12])}"
         )
     first, start, rows, held = 1, 0, 0, 0
     for number, (count, size) in enumerate(groups):

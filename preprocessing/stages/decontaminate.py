@@ -25,6 +25,7 @@ from preprocessing.turkish import fold, words
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying by it loses nothing modulo 2^64
 
+_SHOWN = 80  # characters of a run
 _BLOCK = 1 << 22  # bytes of an evaluation set that are read at once
 
 
@@ -94,6 +95,11 @@ class NgramIndex:
                     found.setdefault(start, (self._set_of(place), length))
         return found
 
+    @property
+    def shortest(self) -> int:
+        """Words of the shortest run."""
+        return min(self._runs)
+
     def _set_of(self, place: int) -> str:
         return self._set_names[int(np.searchsorted(self._set_ends, place, side="right"))]
 
@@ -127,13 +133,21 @@ class DecontaminateFilter(BaseFilter):
         return NgramIndex(self.settings)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Keep the document, whole or without the lines it shares; `metadata["contaminated_by"]` names the sets."""
+        """Keep the document, whole or without the lines it shares; `metadata["contaminated_by"]` names the sets.
+
+        One that is shorter than every run that is looked for is kept, and counted as `too_short_to_judge`.
+        """
         lines = [words(fold(line)) for line in doc.text.split("\n")]
-        found = self.index.find([word for line in lines for word in line])
+        everything = [word for line in lines for word in line]
+        if len(everything) < self.index.shortest:
+            self.stat_update("too_short_to_judge")
+            return True
+        found = self.index.find(everything)
         if not found:
             return True
         sets = sorted({name for name, _ in found.values()})
         doc.metadata["contaminated_by"] = sets
+        doc.metadata["drop_detail"] = _shown(everything, found)
         self.stat_update(*(f"contaminated_{name}" for name in sets))
         if self.settings.action == "drop":
             return False, "contaminated"
@@ -145,6 +159,13 @@ class DecontaminateFilter(BaseFilter):
         doc.text = "\n".join(kept).strip()
         self.stat_update(*(f"changed_cut_by_{name}" for name in sets))
         return True
+
+
+def _shown(text: list[str], found: dict[int, tuple[str, int]]) -> str:
+    """Each evaluation set with the first run that the document shares with it, shortened."""
+    first = {name: (start, length) for start, (name, length) in sorted(found.items(), reverse=True)}
+    runs = {name: " ".join(text[start : start + length]) for name, (start, length) in sorted(first.items())}
+    return "; ".join(f'{name}: "{run if len(run) <= _SHOWN else run[:_SHOWN].rstrip() + "..."}"' for name, run in runs.items())
 
 
 def _index(items: list[NDArray[np.int64]], ngram: int) -> dict[int, _Runs]:

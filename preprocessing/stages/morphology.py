@@ -86,6 +86,13 @@ class MorphologyFilter(BaseFilter):
         "low_lemma_diversity": "it says the same words again and again",
         "few_turkish_letters": "it has next to none of the letters of Turkish, as text typed without them",
     }
+    ADVICE: ClassVar[dict[str, str]] = {
+        "unknown_words": "lower min_known_words below `morphology:`; old texts and those of a science have words of their own",
+        "low_suffix_entropy": "lower min_suffix_entropy below `morphology:`, or set reference_entropy to what "
+        "`mecellem prepare calibrate` finds for your text",
+        "low_lemma_diversity": "lower min_lemma_diversity below `morphology:`",
+        "few_turkish_letters": "lower min_turkish_letters below `morphology:`",
+    }
 
     def __init__(self, settings: MorphologySettings) -> None:
         super().__init__()
@@ -166,7 +173,7 @@ class _Numbers(dict[str, int]):
 
     def _pack(self, word: str) -> int:
         analysis = self._lexicon.analyse(word)
-        lemma, suffixes = analysis or (fold(word), "")
+        lemma, suffixes = (analysis.lemma, analysis.suffixes) if analysis else (fold(word), "")
         lemma_number = self._lemmas.setdefault(lemma, len(self._lemmas))
         suffix_number = self._suffixes.setdefault(suffixes, len(self._suffixes))
         assert suffix_number <= _SUFFIX_MASK

@@ -1,7 +1,7 @@
 """Mask personal numbers and addresses of Turkish documents by a tag: identity numbers, IBANs, telephones, e-mail.
 
-Digits are masked only where a checksum or the form of a number leaves little doubt: court documents are full of case
-numbers, law numbers, amounts and dates. Names are not touched.
+Digits are masked only where a checksum, the form of a number or the word before it leaves little doubt: court documents are
+full of case numbers, law numbers, amounts and dates. Names are not touched.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from datatrove.pipeline.base import PipelineStep
 from pydantic import BaseModel, ConfigDict, Field
 
 from mecellem.errors import UserError
+from preprocessing.stages.telephones import TAG, mask_telephones
 
-TAGS = {"email": "[E-POSTA]", "iban": "[IBAN]", "tckn": "[TCKN]", "phone": "[TELEFON]"}
+TAGS = {"email": "[E-POSTA]", "iban": "[IBAN]", "tckn": "[TCKN]", "phone": TAG}
 
 # Bounded, so that a run of a million letters costs a million steps; datatrove's pattern for addresses is quadratic there.
 # Letters of every alphabet: çağrı@örnek.com.tr is an address.
@@ -36,25 +37,6 @@ _LAST_GROUP = re.compile(r"[\s-]+[A-Z0-9]+$")
 # one number of a hundred passes.
 _TCKN = re.compile(r"[1-9]\d\d(?: ?\d{3}){2} ?\d\d(?!\d|[.,]\d|[/-]\d(?!\d{10}(?!\d)))")
 _BEFORE_TCKN = re.compile(r"(?:(?<![^\W_])|(?<=tc)|(?<=kn)|(?<=no))(?:(?<!\d[.,/-])|(?<=(?<!\d)\d{11}[/-]))\Z", re.IGNORECASE)
-_GAP = r"[ \u00a0./()-]{0,3}"
-# Mobile 5xx, area codes (all even: 212 ... 488), 800 and 850.
-_AREA = r"(?:5\d\d|[234]\d[02468]|8[05]0)"
-_SEVEN = rf"(?:\d{{3}}{_GAP}\d\d{_GAP}\d\d|\d{{3}}{_GAP}\d{_GAP}\d{{3}}|\d\d{_GAP}\d\d{_GAP}\d{{3}})"
-# What follows a number of things or of money, in groups of three as some telephone numbers are.
-_UNIT = (
-    r"(?!\s?(?:[Aa]det|[Tt][Ll]|[Ll]ira|₺|€|\$|[Aa]vro|[Ee]uro|[Dd]olar|[Kk]uruş|[Kk]işi|[Pp]arsel|[Aa]da\b|[Mm]²|m2|metre"
-    r"|[Tt]on\b|kg\b|[Ll]itre|[Hh]isse|[Pp]ay\b|[Ss]ayılı|[Mm]ilyon|[Mm]ilyar|[Bb]in\b))"
-)
-_PHONE = re.compile(
-    rf"(?<![\w+])(?<!\d[/.,-])(?:"
-    rf"(?:\(?\+|00){_GAP}90{_GAP}(?:\(?0\)?)?{_GAP}\(?{_AREA}{_GAP}{_SEVEN}"  # +90 (312) 123 45 67
-    rf"|90[ \u00a0]?{_AREA}[ \u00a0]?\d{{3}}[ \u00a0]?\d\d[ \u00a0]?\d\d{_UNIT}"  # 905321234567
-    rf"|\(?0[ \u00a0-]{{0,2}}\(?{_AREA}\)?{_GAP}{_SEVEN}"  # 0(312) 123 45 67, 0850 222 0 123
-    rf"|\({_AREA}\){_GAP}{_SEVEN}"  # (312) 123 45 67
-    rf"|5\d\d(?P<gap>[ \u00a0.-])\d{{3}}(?P=gap)?\d\d(?P=gap)?\d\d{_UNIT}"  # 532 123 45 67: mobile, by its grouping
-    rf"|\+(?!90)(?!\d{{1,3}}(?:[ .]\d{{3}})*[ .]000\b)[1-9]\d{{0,2}}(?:[ ()-]{{0,2}}\d){{7,12}}{_UNIT}"  # another country's
-    rf")(?!\d)(?![.,]\d)(?:[/-]\d{{1,4}}(?![\d/]))?(?!/\d)"  # with its extension
-)
 _MOST_PASSES = 5
 
 
@@ -65,7 +47,11 @@ class PiiSettings(BaseModel):
 
     tckn: bool = Field(default=True, description="Turkish identity numbers (11 digits with a valid checksum)")
     iban: bool = Field(default=True, description="IBANs of any country (valid mod 97), also in groups of four")
-    phone: bool = Field(default=True, description="telephone numbers: +90, 0, grouped mobile ones, other countries' with +")
+    phone: bool = Field(
+        default=True,
+        description="telephone numbers: +90, 0, grouped mobile ones, 444 0 123, other countries' with +; 312 417 10 00 behind "
+        "a word like tel, faks or iletişim. Known area codes only; what is followed by TL, adet and the like is none",
+    )
     email: bool = Field(default=True, description="e-mail addresses")
 
 
@@ -114,7 +100,7 @@ def _mask_email(text: str, masked: Counter[str]) -> str:
 
 
 def _mask_phone(text: str, masked: Counter[str]) -> str:
-    text, count = _PHONE.subn(TAGS["phone"], text)
+    text, count = mask_telephones(text)
     return _counted(text, masked, "phone", count)
 
 

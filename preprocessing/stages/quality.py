@@ -148,10 +148,29 @@ class QualityFilter(BaseFilter):
         "few_sentences": "too few sentences are left after C4's cuts",
     }
     ADVICE: ClassVar[dict[str, str]] = {
+        "empty": "look at what `repair` or the source's `text_field` leaves of it: no setting of `quality:` keeps empty text",
         "short_document": "lower min_words; for a source of single sentences also set min_stop_words: 0 and top_ngrams: [] "
         "below `quality:`",
+        "long_document": "raise max_words below `quality:`, or set it to 0",
+        "short_words": "lower min_mean_word_length below `quality:`",
+        "long_words": "raise max_mean_word_length below `quality:`; words that lost their spaces look so too",
+        "hash_signs": "raise max_symbols_per_word below `quality:`",
+        "ellipses": "raise max_symbols_per_word below `quality:`",
+        "bullet_lines": "raise max_bullet_lines below `quality:`",
+        "ellipsis_lines": "raise max_ellipsis_lines below `quality:`",
+        "few_alphabetic_words": "lower min_alphabetic_words below `quality:`",
         "few_stop_words": "lower min_stop_words below `quality:`, or give it other stop_words",
+        "duplicate_paragraphs": "raise max_duplicate_paragraphs below `quality:`",
+        "duplicate_lines": "raise max_duplicate_lines below `quality:`",
+        "duplicate_line_characters": "raise max_duplicate_line_characters below `quality:`",
         "top_ngrams": "raise the shares of top_ngrams below `quality:`; for single sentences set top_ngrams: []",
+        "duplicate_ngrams": "raise the shares of duplicate_ngrams below `quality:`",
+        "unpunctuated_lines": "lower min_punctuated_lines below `quality:`; for lines that are wrapped put `repair` before it",
+        "short_lines": "raise max_short_lines or lower short_line below `quality:`",
+        "list_lines": "raise max_lines_per_word below `quality:`; for lines that are wrapped put `repair` before it",
+        "lorem_ipsum": "set c4: false below `quality:`",
+        "curly_bracket": "set c4: false below `quality:`",
+        "few_sentences": "lower c4_min_sentences below `quality:`, or set it to -1",
     }
     # datatrove's reasons -> ours; its n-gram reasons carry the n, which the settings tell as well
     _KEYS: ClassVar[dict[str, str]] = {

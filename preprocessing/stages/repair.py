@@ -18,6 +18,7 @@ from datatrove.pipeline.base import PipelineStep
 from pydantic import BaseModel, ConfigDict, Field
 
 from preprocessing.stages.dotting import redot
+from preprocessing.stages.hyphens import join_parts
 from preprocessing.stages.lexicon import AnalyserName, Lexicon, check_analyser
 from preprocessing.stages.settings import Share
 from preprocessing.stages.unwrap import unwrap
@@ -112,7 +113,7 @@ class Repair(PipelineStep):
             "lookalikes": self._lookalikes,
             "lost_dots": self._redot,
             "hyphenation": self._join_cut_words,
-            "wrapped_lines": unwrap,
+            "wrapped_lines": self._unwrap,
             "white_space": _tidy_spaces,
         }
         self._repairs = {name: function for name, function in every.items() if getattr(settings, name)}
@@ -163,20 +164,20 @@ class Repair(PipelineStep):
     def _redot(self, text: str) -> str:
         return redot(text, lambda: self.lexicon, self.settings.turkish_share)
 
+    def _unwrap(self, text: str) -> str:
+        # a lexicon that is loaded when a word is asked for: most texts are not wrapped
+        return unwrap(text, lambda word: self.lexicon.analyse(word))
+
     def _join_cut_words(self, text: str) -> str:
         return _CUT_WORD.sub(self._joined, text) if _CUT_LINE.search(text) else text
 
     def _joined(self, match: re.Match[str]) -> str:
-        """The word on the first line; with its hyphen where only its parts are words ("anne-baba"), else all as it was."""
+        """The word on the first line, with the hyphen that is its own ("anne-baba"); all as it was where nothing tells."""
         cut, marks, gap = match.groups()
         parts = re.split(_CUT, cut)
         if not all(part[0].islower() for part in parts[1:]) and not cut.isupper():
             return match[0]  # "Türk-\nİş"
-        if self.lexicon.known("".join(parts)):
-            word = "".join(parts)
-        elif all(len(part) > 2 and self.lexicon.known(part) for part in parts):
-            word = "-".join(parts)
-        else:
+        if (word := join_parts(parts, self.lexicon.analyse)) is None:
             return match[0]
         return f"{word}{marks}\n" if gap else f"{word}{marks}"
 

@@ -1,10 +1,14 @@
-"""Semantic duplicates: documents whose vectors are closer than a threshold, found by semhash.
+"""Semantic duplicates: documents whose vectors are closer than a threshold, found by semhash, and whose wording agrees.
 
 Vectors of every shard, close ones among all of them (`vector_cells`), the filter. Of close documents the first of the input
-stays, and a document goes only when it is close to one that stays, never by a chain of others.
+stays, and a document goes only when it repeats one that stays, never by a chain of others.
 
-Scale: a vector takes 1 kB a document on disk with the default model, and what is found 20 bytes a pair in the memory of the
-one task that decides. Searching is cut into independent tasks; up to 4 million documents its work grows as the corpus
+A vector says what a sentence means, but of a long text only what field it is of, and of the beginning at that. So two
+documents of which one has more than `short_words` words must also share wording (`overlap`): docs/decisions/0021 has what that
+keeps. `min_overlap: 0` leaves everything to the vectors, as plain semhash does.
+
+Scale: vector and sketch take 1.3 kB a document on disk with the default model, and what is found 20 bytes a pair in the memory
+of the one task that decides. Searching is cut into independent tasks; up to 4 million documents its work grows as the corpus
 does, above that faster. About one close document in a hundred is missed with the default of `probes`: docs/decisions/0019.
 
 All sums are of one thread, so that the same input gives the same result; on a processor with other vector instructions a
@@ -13,9 +17,8 @@ similarity next to the threshold may fall on its other side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -28,15 +31,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mecellem.errors import UserError
 from preprocessing.pipeline.layout import StageFolders, whole_file
+from preprocessing.pipeline.partners import NamePartners, NoteIds
 from preprocessing.pipeline.phases import Phase, keeping, reading
 from preprocessing.stages import vector_cells
-from preprocessing.stages.vector_cells import close_path, one_thread, vectors_path
+from preprocessing.stages.overlap import Overlap
+from preprocessing.stages.settings import Share
+from preprocessing.stages.vector_cells import close_path, one_thread, sketches_path, vectors_path
+from preprocessing.turkish import lower
 
 if TYPE_CHECKING:
     from datatrove.data import DocumentsPipeline
 
 Encode = Callable[[list[str]], np.ndarray]
-_BATCH = 512
+_BATCH = 512  # documents
+_BATCH_CHARACTERS = 4_000_000  # or fewer documents of so many together
 
 
 class SemanticDedupSettings(BaseModel):
@@ -60,15 +68,30 @@ class SemanticDedupSettings(BaseModel):
     probes: int = Field(
         default=32, ge=1, le=1024, description="cells of near vectors that a document is looked for in; more find more, slower"
     )
+    min_overlap: Share = Field(
+        default=0.4,
+        ge=0,
+        description="least Jaccard similarity of the runs of words of two close documents, over their whole texts, where the "
+        "longer has more than short_words words; 0: the vectors alone decide, as in the paper. Ours, see docs/decisions/0021",
+    )
+    short_words: int = Field(
+        default=50, ge=0, description="up to so many words a vector stands for the whole text: semhash alone decides. Ours"
+    )
+    run_words: int = Field(default=3, ge=1, le=50, description="words in a run for min_overlap; fewer forgive more changes")
+
+    @property
+    def overlap(self) -> Overlap:
+        """When the wording of two documents agrees."""
+        return Overlap(self.min_overlap, self.short_words, self.run_words)
 
 
 def phases(settings: SemanticDedupSettings, folders: StageFolders) -> list[Phase]:
     """Vectors of every shard, close ones among them, filter."""
     encoder(settings.model)  # a wrong model is told of before any work
     return [
-        reading(folders, "vectors", WriteVectors(settings, folders.work)),
-        *vector_cells.phases(folders, settings.threshold, settings.probes),
-        keeping(folders, SemanticFilter(folders.work)),
+        reading(folders, "vectors", NoteIds(folders.work), WriteVectors(settings, folders.work)),
+        *vector_cells.phases(folders, settings.threshold, settings.probes, settings.overlap),
+        keeping(folders, NamePartners(folders.work), SemanticFilter(folders.work)),
     ]
 
 
@@ -106,7 +129,10 @@ def _is_model2vec(folder: Path) -> bool:
 
 
 class WriteVectors(PipelineStep):
-    """Writes a unit vector for every document of a shard; zeros where the model knows no word of it."""
+    """Writes a unit vector and a sketch of the wording of every document of a shard.
+
+    The vector is zeros where the model knows no word of the document.
+    """
 
     type = "🫂 - DEDUP"
     name = "vectors"
@@ -117,14 +143,40 @@ class WriteVectors(PipelineStep):
         self.work = work
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Write the vectors of shard `rank`; yields nothing."""
-        encode, texts = encoder(self.settings.model), (document.text[: self.settings.characters] for document in data)
+        """Write the files of shard `rank`; yields nothing."""
+        encode, overlap = encoder(self.settings.model), self.settings.overlap
+        vectors, sketches = [np.empty((0, 0), np.float32)], [overlap.sketches([])]
         with self.track_time("task"), one_thread():
-            batches = [unit(encode(batch)) for batch in iter(lambda: list(islice(texts, _BATCH)), [])]
-            vectors = np.concatenate(batches) if batches else np.empty((0, 0), np.float32)
-        with whole_file(vectors_path(self.work, rank)) as handle:
-            np.save(handle, vectors)
+            for batch in batches(data or ()):
+                vectors.append(unit(encode([beginning(document.text, self.settings.characters) for document in batch])))
+                sketches.append(overlap.sketches([document.text for document in batch]))
+        for path, values in (
+            (vectors_path(self.work, rank), np.concatenate(vectors[1:] or vectors)),
+            (sketches_path(self.work, rank), np.concatenate(sketches)),
+        ):
+            with whole_file(path) as handle:
+                np.save(handle, values)
         yield from ()
+
+
+def beginning(text: str, characters: int) -> str:
+    """What a vector is made of: static models know next to no word in capitals, so text of nothing else is lowered."""
+    start = text[:characters]
+    return lower(start) if start.isupper() else start
+
+
+def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Documents some hundreds at a time, fewer of long ones."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) >= _BATCH or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -135,15 +187,16 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class SemanticFilter(BaseFilter):
-    """Drops the documents that were found to be close to another."""
+    """Drops the documents that were found to repeat another."""
 
     name = "semantic duplicates"
     REASONS: ClassVar[dict[str, str]] = {
-        "semantic_duplicate": "its vector is closer than the threshold to that of an earlier document"
+        "semantic_duplicate": "its vector is closer than the threshold to that of an earlier document and, unless both are "
+        "short, so is its wording"
     }
     ADVICE: ClassVar[dict[str, str]] = {
-        "semantic_duplicate": "raise its `threshold`, or `characters` where documents of one form begin alike: 0.75 is "
-        "the paper's"
+        "semantic_duplicate": "look at the pairs, which `dropped/` in the stage's folder names, then raise its threshold (0.75 "
+        "is the paper's) or, for long texts, min_overlap; short_words: 0 asks short ones for the same wording too"
     }
 
     def __init__(self, work: Path) -> None:
@@ -163,5 +216,5 @@ class SemanticFilter(BaseFilter):
         similarity = self._close.get(str(self._number))
         if similarity is None:
             return True
-        doc.metadata["measures"] = {"similarity": similarity}
+        doc.metadata |= {"measures": {"similarity": similarity}, "drop_detail": f"cosine {similarity:g}"}
         return False, "semantic_duplicate"

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
+from preprocessing.stages.hyphens import Analyse, join_parts
+
 _FEWEST = 3  # lines that end inside a sentence; two may be chance
 _NARROWEST, _WIDEST = 40, 200  # letters: below are columns of a newspaper and verse, above are paragraphs
 _FULL = 0.88  # of the width; letters of print differ in breadth, so lines of one breadth differ in length
@@ -32,7 +34,13 @@ _ITEM = re.compile(
     r"[-–—•*·▪●◦■□►✓>#%§+/]|(?:MADDE|Madde|BÖLÜM|Bölüm|KISIM|EK|GEÇİCİ|Geçici|Fıkra|Bent)\s+\S+|\(\w{1,3}\)\s|[a-zçğıöşü][.)]\s"
 )
 _NUMBERED = re.compile(r"(?:\d{1,3}(?:\.\d{1,3})*|[IVX]{1,5})\s?[-–.)]\s|\d{1,3}(?:\.\d{1,3})+\s")
-_CUT = re.compile(r"[^\W\d_][-\u2010\u00ac]$")
+# Who speaks in a transcript: a name in capitals; behind a finished sentence also two to four words. Then a dash or a colon.
+_CAPITALS = r"[A-ZÇĞİÖŞÜÂÎÛ][A-ZÇĞİÖŞÜÂÎÛ.'’]+"
+_PLACE = r"(?:\s?\([^()\n]{2,40}\))?"
+_SPEAKER = re.compile(rf"{_CAPITALS}(?:\s{_CAPITALS}){{0,9}}{_PLACE}\s?(?:[-–—]\s|:(?:\s|$))")
+_NAMED = re.compile(rf"(?:[A-ZÇĞİÖŞÜ][^\W\d_]*\.?\s){{1,3}}[A-ZÇĞİÖŞÜ][^\W\d_]+{_PLACE}\s[-–—]\s(?=[\"“A-ZÇĞİÖŞÜ])")
+_CUT = re.compile(r"([^\W\d_]+)[-\u2010\u00ac]$")
+_FIRST_PART = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +56,11 @@ class _Line:
     code: bool
 
 
-def unwrap(text: str) -> str:
+def unwrap(text: str, analyse: Analyse) -> str:
     """The text with the line breaks inside its paragraphs gone, or as it was where it is not visibly wrapped.
 
-    A word that is cut at the end of its line and begins again in small letters is joined, without the hyphen.
+    A word that is cut at the end of its line is joined, with the hyphen where that is its own (`hyphens`); of words that
+    the lexicon does not know, names mostly, the hyphen goes.
     """
     if len(_BREAK.findall(text)) < max(_FEWEST, _BROKEN_SENTENCES * text.count("\n") / 3):  # two in three may be blank
         return text
@@ -67,12 +76,28 @@ def unwrap(text: str) -> str:
             continue
         if not _continues(before, line, width):
             joined.append(raw[at])
-        elif _CUT.search(before.text) and line.starts_low:
-            joined[-1] = joined[-1].rstrip()[:-1] + line.text
+        elif whole := _whole(before.text, line.text, analyse):
+            first, word = whole
+            joined[-1] = joined[-1].rstrip()[: -len(first)] + word
         else:
             joined[-1] = f"{joined[-1].rstrip()} {line.text}"
         before = line
     return "\n".join(joined)
+
+
+def _whole(before: str, line: str, analyse: Analyse) -> tuple[str, str] | None:
+    """The end of a line that goes, and what comes instead with all of the next line; None where no word is cut."""
+    cut, part = _CUT.search(before), _FIRST_PART.match(line)
+    if cut is None or part is None:
+        return None
+    first, second = cut[1], part[0]
+    if second[0].islower() or (first + second).isupper():
+        word = join_parts((first, second), analyse) or first + second
+    elif first[0].isupper():
+        word = f"{first}-{second}"  # "Türk-/İş"
+    else:
+        return None  # a dash
+    return cut[0], word + line[part.end() :]
 
 
 def _line(raw: str) -> _Line:
@@ -129,6 +154,8 @@ def _continues(before: _Line, line: _Line, width: int) -> bool:
         or not line.text
         or (before.capitals != line.capitals and " " in (line if line.capitals else before).text)
     ):
+        return False
+    if _SPEAKER.match(line.text) or (before.ends_sentence and _NAMED.match(line.text)):
         return False
     if (before.code and line.code) or _ITEM.match(line.text) or _COLUMNS.search(before.text) or _COLUMNS.search(line.text):
         return False

@@ -2,9 +2,9 @@
 
 As in SemDeDup (arXiv:2303.09540), k-means cuts the vectors into cells. SemDeDup compares within a cell only; here a
 document lives in its nearest cell and is also looked for in the next `probes - 1` of them, or a third of what is close would be
-missed. In every cell semhash finds the leaders, documents that are close to no earlier one that lives there, and
-then who else is close to a leader. What goes is decided at the end, from first to last over the whole corpus: a document
-goes if it is close to an earlier one that stays.
+missed. In every cell semhash finds the leaders, documents that repeat no earlier one that lives there, and then who else
+repeats a leader. A document repeats another if their vectors are close and their wording agrees (`overlap`). What goes is
+decided at the end, from first to last over the whole corpus: a document goes if it repeats an earlier one that stays.
 
 A corpus of one cell (256 documents) is compared exactly. Of more, a few documents stay whose only close one is across the
 border of their cells: docs/decisions/0019 has the measured share.
@@ -17,7 +17,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from datatrove.data import Document
@@ -25,12 +25,13 @@ from datatrove.pipeline.base import PipelineStep
 from threadpoolctl import threadpool_limits
 
 from preprocessing.pipeline.layout import StageFolders, whole_file, write_whole
+from preprocessing.pipeline.partners import PARTNER, write_partners
 from preprocessing.pipeline.phases import Phase
+from preprocessing.stages.overlap import Overlap
 
 if TYPE_CHECKING:
     from datatrove.data import DocumentsPipeline
 
-Rows = tuple[np.ndarray, np.ndarray]  # numbers of documents in the corpus, and their vectors
 PAIR = np.dtype([("later", "<i8"), ("earlier", "<i8"), ("similarity", "<f4")])  # documents by number in the corpus
 _CELL = 256  # documents of a mean cell: small cells and many probes miss less for the same work
 _MOST_CELLS = 16_384  # up to 4 million documents the work grows as the corpus does; above, cells grow as well
@@ -40,23 +41,45 @@ _ROWS = 2048  # vectors compared at a time
 _LEAST_TASKS, _MOST_TASKS = 16, 64  # a constant beyond 64 shards, or opened files would grow as shards x tasks
 
 
+class Rows(NamedTuple):
+    """Documents: their numbers in the corpus, their vectors and the sketches of their wording."""
+
+    numbers: np.ndarray
+    vectors: np.ndarray
+    sketches: np.ndarray
+
+    def of(self, which: np.ndarray) -> Rows:
+        """Some of them."""
+        return Rows(*(values[which] for values in self))
+
+
+def joined(parts: Iterable[Rows]) -> Rows:
+    """All of them, in order."""
+    return Rows(*map(np.concatenate, zip(*parts, strict=True)))
+
+
 def vectors_path(work: Path, shard: int) -> Path:
     """Unit vectors of a shard's documents, float32 (documents, dimensions)."""
     return work / "vectors" / f"{shard:05d}.npy"
 
 
+def sketches_path(work: Path, shard: int) -> Path:
+    """What `Overlap.agree` compares of a shard's documents, uint8 (documents, bytes)."""
+    return work / "sketches" / f"{shard:05d}.npy"
+
+
 def close_path(work: Path, shard: int) -> Path:
-    """Which documents of a shard go, by their number in it, with their similarity to one that stays."""
+    """Which documents of a shard go, by their number in it, with their similarity to the closest one that stays."""
     return work / "close" / f"{shard:05d}.json"
 
 
-def phases(folders: StageFolders, threshold: float, probes: int) -> list[Phase]:
-    """From `vectors_path` of every shard to its `close_path`."""
+def phases(folders: StageFolders, threshold: float, probes: int, overlap: Overlap) -> list[Phase]:
+    """From `vectors_path`, `sketches_path` and the noted ids of every shard to its `close_path` and its partners."""
     tasks = max(_LEAST_TASKS, min(folders.tasks, _MOST_TASKS))
     return [
         Phase("centres", 1, [FindCentres(folders)]),
         Phase("cells", folders.tasks, [AssignCells(folders, probes)]),
-        Phase("search", tasks, [SearchCells(folders, threshold)]),
+        Phase("search", tasks, [SearchCells(folders, threshold, overlap)]),
         Phase("decide", 1, [Decide(folders)]),
     ]
 
@@ -167,9 +190,10 @@ class SearchCells(_Block):
 
     name = "semhash"
 
-    def __init__(self, folders: StageFolders, threshold: float) -> None:
+    def __init__(self, folders: StageFolders, threshold: float, overlap: Overlap) -> None:
         super().__init__(folders)
         self.threshold = threshold
+        self.overlap = overlap
 
     def work_on(self, rank: int, tasks: int) -> None:
         """Write the pairs of close documents."""
@@ -178,7 +202,7 @@ class SearchCells(_Block):
         if rank < cells:
             members = _Members(self.work, self.folders.tasks, cells)
             for cell in range(rank, cells, tasks):
-                found += search_cell(members.of(cell), members.of(cells + cell), self.threshold)
+                found += search_cell(members.of(cell), members.of(cells + cell), self.threshold, self.overlap)
         _save(_pairs_path(self.work, rank), np.concatenate(found))
 
 
@@ -187,101 +211,132 @@ class _Members:
 
     def __init__(self, work: Path, shards: int, cells: int) -> None:
         self._firsts = np.load(work / "firsts.npy")
-        self._vectors = [np.load(vectors_path(work, shard), mmap_mode="r") for shard in range(shards)]
-        self._members = [np.load(_members_path(work, shard), mmap_mode="r") for shard in range(shards)]
+        self._vectors, self._sketches, self._members = (
+            [np.load(path(work, shard), mmap_mode="r") for shard in range(shards)]
+            for path in (vectors_path, sketches_path, _members_path)
+        )
 
     def of(self, owner: int) -> Iterator[Rows]:
         """Those who live in a cell (its number), or its guests (cells + its number), about `_ROWS` at a time, in order."""
-        numbers: list[np.ndarray] = []
-        vectors: list[np.ndarray] = []
+        parts: list[Rows] = []
         held = 0
         for shard, members in enumerate(self._members):
             rows = members[members[owner] : members[owner + 1]]
             for at in range(0, len(rows), _ROWS):
-                numbers.append(self._firsts[shard] + rows[at : at + _ROWS])
-                vectors.append(self._vectors[shard][rows[at : at + _ROWS]])
-                held += len(numbers[-1])
+                some = rows[at : at + _ROWS]
+                parts.append(Rows(self._firsts[shard] + some, self._vectors[shard][some], self._sketches[shard][some]))
+                held += len(some)
                 if held >= _ROWS:
-                    yield np.concatenate(numbers), np.concatenate(vectors)
-                    numbers, vectors, held = [], [], 0
+                    yield joined(parts)
+                    parts, held = [], 0
         if held:
-            yield np.concatenate(numbers), np.concatenate(vectors)
+            yield joined(parts)
 
 
-def search_cell(home: Iterable[Rows], guests: Iterable[Rows], threshold: float) -> list[np.ndarray]:
+def search_cell(home: Iterable[Rows], guests: Iterable[Rows], threshold: float, overlap: Overlap) -> list[np.ndarray]:
     """`PAIR`s of a leader among those who live in a cell and anyone in it; both come in order, in blocks."""
     leaders: Rows | None = None
     found: list[np.ndarray] = []
-    for numbers, vectors in home:
-        new = np.ones(len(numbers), bool)
+    for block in home:
+        new = np.ones(len(block.numbers), bool)
         if leaders is not None:
-            new = ~np.isin(numbers, close_pairs(leaders, (numbers, vectors), threshold)["later"])
-        new[new] = first_of_close(vectors[new], threshold)
-        more = (numbers[new], vectors[new])
-        leaders = more if leaders is None else (np.concatenate((leaders[0], more[0])), np.concatenate((leaders[1], more[1])))
-        found.append(close_pairs(leaders, (numbers, vectors), threshold))
+            new = ~np.isin(block.numbers, close_pairs(leaders, block, threshold, overlap)["later"])
+        new[new] = first_of_close(block.of(new), threshold, overlap)
+        leaders = joined(([leaders] if leaders else []) + [block.of(new)])
+        found.append(close_pairs(leaders, block, threshold, overlap))
     if leaders is not None:
-        found += [close_pairs(leaders, block, threshold) for block in guests]
+        found += [close_pairs(leaders, block, threshold, overlap) for block in guests]
     return found
 
 
-def close_pairs(leaders: Rows, others: Rows, threshold: float) -> np.ndarray:
-    """`PAIR`s of one of the leaders and one of the others, as similar as `threshold`; nobody with himself.
+def close_pairs(leaders: Rows, others: Rows, threshold: float, overlap: Overlap) -> np.ndarray:
+    """`PAIR`s of one of the leaders and one of the others, one of which repeats the other; nobody with himself.
 
     All at once: semhash's own query of an index makes two lists a document, which takes longer than the products.
     """
-    similarities = others[1] @ leaders[1].T
+    similarities = others.vectors @ leaders.vectors.T
     other, leader = np.nonzero(similarities >= threshold)
-    ours, theirs = others[0][other], leaders[0][leader]
-    pairs = np.empty(len(ours), PAIR)
-    pairs["later"], pairs["earlier"] = np.maximum(ours, theirs), np.minimum(ours, theirs)
-    pairs["similarity"] = similarities[other, leader]
-    return pairs[ours != theirs]
+    two = others.numbers[other] != leaders.numbers[leader]
+    return _agreeing(others, leaders, other[two], leader[two], similarities[other[two], leader[two]], overlap)
 
 
-def first_of_close(vectors: np.ndarray, threshold: float) -> np.ndarray:
-    """Whether each vector stays when those go that are close to an earlier one that stays; semhash, compared exactly."""
-    from semhash import SemHash
+def _agreeing(ones: Rows, others: Rows, one: np.ndarray, other: np.ndarray, values: np.ndarray, overlap: Overlap) -> np.ndarray:
+    """`PAIR`s of documents whose vectors are close, without those whose wording does not agree."""
+    agree = overlap.agree(ones.sketches, others.sketches, one, other)
+    here, there = ones.numbers[one[agree]], others.numbers[other[agree]]
+    pairs = np.empty(len(here), PAIR)
+    pairs["later"], pairs["earlier"] = np.maximum(here, there), np.minimum(here, there)
+    pairs["similarity"] = values[agree]
+    return pairs
+
+
+def first_of_close(rows: Rows, threshold: float, overlap: Overlap) -> np.ndarray:
+    """Whether each document stays when those go that repeat an earlier one that stays; semhash's index, compared exactly."""
     from semhash.index import Index
 
-    stays = np.zeros(len(vectors), bool)
-    if len(vectors):
-        items: Any = [[{"row": str(row)}] for row in range(len(vectors))]
-        index = Index.from_vectors_and_items(vectors, items, "basic")
-        model: Any = None  # nothing is encoded any more
-        result = SemHash(index, model, ["row"], was_string=True).self_deduplicate(threshold)
-        stays[[int(str(row)) for row in result.selected]] = True
+    stays = np.ones(len(rows.numbers), bool)
+    if len(stays):
+        index = Index.from_vectors_and_items(rows.vectors, [], "basic")
+        found = index.query_threshold(rows.vectors, threshold)
+        later, earlier = (
+            np.repeat(np.arange(len(found)), [len(near) for near, _ in found]),
+            np.concatenate([n for n, _ in found]),
+        )
+        before = earlier < later
+        values = np.concatenate([similarities for _, similarities in found])[before]
+        places = rows._replace(numbers=np.arange(len(stays)))
+        pairs = _agreeing(places, places, later[before], earlier[before], values, overlap)
+        stays[decide(pairs, len(stays)).later] = False
     return stays
 
 
 class Decide(_Block):
-    """Goes through the pairs in the order of the corpus: who is close to an earlier one that stays, goes."""
+    """Goes through the pairs in the order of the corpus: who repeats an earlier one that stays, goes."""
 
     name = "decide"
 
     def work_on(self, rank: int, tasks: int) -> None:
-        """Write which documents of each shard go."""
+        """Write which documents of each shard go, and for which one that stays."""
         firsts = np.load(self.work / "firsts.npy")
         pairs = np.concatenate([np.load(path) for path in sorted((self.work / "pairs").glob("*.npy"))])
-        later, similarity = decide(pairs, int(firsts[-1]))
-        for shard, (first, end) in enumerate(pairwise(firsts)):
-            there = slice(*np.searchsorted(later, (first, end)))
-            gone = zip((later[there] - first).tolist(), similarity[there].tolist(), strict=True)
-            write_whole(close_path(self.work, shard), {str(number): round(value, 4) for number, value in gone})
+        gone = decide(pairs, int(firsts[-1]))
+        shards = [slice(*np.searchsorted(gone.later, bounds)) for bounds in pairwise(firsts)]
+        for shard, here in enumerate(shards):
+            values = zip((gone.later[here] - firsts[shard]).tolist(), gone.similarity[here].tolist(), strict=True)
+            write_whole(close_path(self.work, shard), {str(number): round(value, 4) for number, value in values})
+        write_partners(self.work, (_partners(gone, here, firsts, shard) for shard, here in enumerate(shards)))
 
 
-def decide(pairs: np.ndarray, documents: int) -> tuple[np.ndarray, np.ndarray]:
-    """The documents that go, in order, and how similar each is to the closest of those that stay before it."""
+def _partners(gone: Gone, here: slice, firsts: np.ndarray, shard: int) -> np.ndarray:
+    """`PARTNER`s of the documents of one shard that go."""
+    kept_shard = np.searchsorted(firsts, gone.kept[here], side="right") - 1
+    partners = np.empty(len(kept_shard), PARTNER)
+    partners["number"] = gone.later[here] - firsts[shard]
+    partners["kept_shard"], partners["kept_number"] = kept_shard, gone.kept[here] - firsts[kept_shard]
+    return partners
+
+
+class Gone(NamedTuple):
+    """Numbers of the documents that go, in order, and of the closest one that stays before each, with the similarity."""
+
+    later: np.ndarray
+    kept: np.ndarray
+    similarity: np.ndarray
+
+
+def decide(pairs: np.ndarray, documents: int) -> Gone:
+    """Which documents go, of `PAIR`s of which one repeats the other; of equally close ones the earliest stands for it."""
     pairs = pairs[np.lexsort((pairs["earlier"], pairs["later"]))]
     starts = np.flatnonzero(np.diff(pairs["later"], prepend=-1))
-    gone, similarity = np.zeros(documents, bool), np.zeros(documents, np.float32)
+    gone = np.zeros(documents, bool)
+    chosen = []
     for start, end in pairwise([*starts.tolist(), len(pairs)]):
         stays = ~gone[pairs["earlier"][start:end]]
         if stays.any():
-            number = pairs["later"][start]
-            gone[number], similarity[number] = True, pairs["similarity"][start:end][stays].max()
-    numbers = np.flatnonzero(gone)
-    return numbers, similarity[numbers]
+            gone[pairs["later"][start]] = True
+            chosen.append(start + int(np.where(stays, pairs["similarity"][start:end], -np.inf).argmax()))
+    best = pairs[np.array(chosen, np.int64)]
+    return Gone(best["later"], best["earlier"], best["similarity"])
 
 
 def _members_path(work: Path, shard: int) -> Path:

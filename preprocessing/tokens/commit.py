@@ -18,7 +18,7 @@ from typing import IO
 from pydantic import BaseModel, ValidationError
 
 from mecellem.files import atomic_write, disk_full_is_user_error
-from mecellem.manifest import CorpusManifest, manifest_path, write_manifest
+from mecellem.manifest import CorpusManifest, manifest_path, provenance_path, write_manifest
 
 _Identity = tuple[int, int, int]  # inode, bytes, time of the last change of the contents in nanoseconds
 
@@ -62,6 +62,7 @@ def open_pair(prefix: Path) -> Iterator[Pair]:
             with atomic_write(_note_path(prefix)) as handle:
                 handle.write(_Note(manifest=pair.manifest, before=before, after=(after[0], after[1])).model_dump_json())
             manifest_path(prefix).unlink(missing_ok=True)
+            provenance_path(prefix).unlink(missing_ok=True)  # the older corpus's
         write_manifest(prefix, pair.manifest)
     _note_path(prefix).unlink()
 

@@ -1,7 +1,8 @@
 """`mecellem prepare merge`: shards of a corpus -> one `.bin/.idx`, equal to what one run over all inputs writes.
 
 The `.bin` files are copied by the kernel; every shard's hash is checked on what was copied, in the pass that hashes the
-whole. The `.idx` is written anew from the shards' document lengths. Time grows with the bytes, not with the shards.
+whole. The `.idx` is written anew from the shards' document lengths, the provenance from theirs. Time grows with the bytes,
+not with the shards.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mecellem.manifest import (
     EngineEntry,
     FileEntry,
     manifest_path,
+    provenance_path,
     read_manifest,
     verify_files,
 )
@@ -35,8 +37,10 @@ from preprocessing.tokens.background import Background
 from preprocessing.tokens.commit import open_pair, settle
 from preprocessing.tokens.indexed import IndexFile, open_index, write_index
 from preprocessing.tokens.provenance import Provenance
+from preprocessing.tokens.provenance_file import attach, merged_lines
 
 _SUFFIXES = (".idx", ".bin", ".manifest.json")
+_NAMED = 5  # corpora in a sentence
 _HASHED_AT_ONCE = 16 << 20
 _NO_KERNEL_COPY = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
 
@@ -63,10 +67,10 @@ class Shard:
 def merge_corpora(prefixes: Sequence[Path], out: Path, replace: bool = False) -> tuple[CorpusManifest, bool]:
     """Write `<out>.bin`, `<out>.idx` and, last, the manifest, from the corpora at `prefixes`, in that order.
 
-    Equal, byte for byte, to what `mecellem prepare tokenize` writes from all their inputs in that order. What is complete
-    already is left as it is; another corpus at `out` is only overwritten with `replace`. Returns the manifest, and whether
-    anything had to be written for it. Raises `UserError` for corpora that are missing, were changed or do not fit
-    together, and on a full disk; nothing half-written is left.
+    Equal, byte for byte, to what `mecellem prepare tokenize` writes from all their inputs in that order; the provenance of
+    corpora that have any becomes that of the whole. What is complete already is left as it is; another corpus at `out` is
+    only overwritten with `replace`. Returns the manifest, and whether anything had to be written for it. Raises `UserError`
+    for corpora that are missing, were changed or do not fit together, and on a full disk; nothing half-written is left.
     """
     check_output_folder(out.parent, "--out")
     prefixes = [_prefix_of(path) for path in prefixes]
@@ -83,7 +87,8 @@ def merge_corpora(prefixes: Sequence[Path], out: Path, replace: bool = False) ->
     unfinished = settle(out)
     made = _made_already(out, planned)
     if made and is_whole(out, made):
-        return made, False
+        named = _with_provenance(out, made, shards)
+        return named, named != made
     if not made and not replace and not (unfinished and _without_files(unfinished) == planned):
         refuse_other_corpus(out)
     for shard in shards:  # the .idx first: its lengths are needed before the .bin is copied
@@ -100,7 +105,14 @@ def merge_corpora(prefixes: Sequence[Path], out: Path, replace: bool = False) ->
         )
         files = {f"{out.name}.bin": bin_entry, f"{out.name}.idx": idx_entry}
         pair.manifest = planned.model_copy(update={"files": files})
-    return pair.manifest, True
+    return _with_provenance(out, pair.manifest, shards), True
+
+
+def _with_provenance(out: Path, manifest: CorpusManifest, shards: Sequence[Shard]) -> CorpusManifest:
+    """Write the provenance of the whole, where any of its shards has one."""
+    if all(shard.manifest.provenance is None for shard in shards):
+        return manifest
+    return attach(out, manifest, merged_lines((shard.prefix, shard.manifest) for shard in shards))
 
 
 def _prefix_of(path: Path) -> Path:
@@ -162,6 +174,7 @@ def merged_manifest(manifests: Sequence[CorpusManifest]) -> CorpusManifest:
             "documents": sum(manifest.documents for manifest in manifests),
             "tokens": sum(manifest.tokens for manifest in manifests),
             "files": {},
+            "provenance": None,
             "sources": sources.ranges,
             "versions": first.versions | {"input": f"sha256:{fingerprint}"},
             "inputs": inputs,
@@ -198,7 +211,7 @@ def _made_already(out: Path, planned: CorpusManifest) -> CorpusManifest | None:
 
 
 def _without_files(manifest: CorpusManifest) -> CorpusManifest:
-    return manifest.model_copy(update={"files": {}})
+    return manifest.model_copy(update={"files": {}, "provenance": None})
 
 
 def _all_lengths(indexes: Sequence[IndexFile]) -> Iterator[NDArray[np.int32]]:
@@ -269,8 +282,24 @@ def merge(input: list[Path], out: Path, replace: bool = False) -> None:
         )
         if written:
             wrote += [Path(f"{out}.bin"), Path(f"{out}.idx"), manifest_path(out)]
+            wrote += [provenance_path(out)] if manifest.provenance else []
         else:
             console.print(f"{manifest_path(out)} is complete and from the same text, nothing to do", markup=False)
+        if sentence := without_provenance(input):
+            console.print(f"note    {sentence}", markup=False)
+
+
+def without_provenance(paths: Sequence[Path]) -> str:
+    """A sentence about corpora whose manifests name no provenance; "" where all do."""
+    prefixes = [_prefix_of(path) for path in paths]
+    lacking = [prefix for prefix in prefixes if read_manifest(prefix).provenance is None]
+    if not lacking:
+        return ""
+    if len(lacking) == len(prefixes):
+        return "none of the corpora has provenance (raw files and stages, as `mecellem prepare run` writes), nor has the whole"
+    names = ", ".join(prefix.name for prefix in lacking[:_NAMED])
+    more = f" and {len(lacking) - _NAMED:,} more" if len(lacking) > _NAMED else ""
+    return f"{names}{more} came without provenance: of their documents the whole knows source and licence only"
 
 
 def main(argv: Sequence[str]) -> int:

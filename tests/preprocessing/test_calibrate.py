@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from mecellem.errors import UserError
 from preprocessing.bad_text import BAD_KINDS, make_bad
 from preprocessing.calibrate import WRAPPED, area_under_roc, calibrate, make_stages, read_good, wrapped
+from preprocessing.close_pairs import measure_pairs
+from preprocessing.stages.semantic_dedup import SemanticDedupSettings
 
 VALUES = st.lists(st.integers(0, 5), min_size=1, max_size=12)
 
@@ -43,7 +45,8 @@ def test_bad_text_is_about_as_long_as_good_text_and_always_the_same(good, kind):
 def test_the_command_writes_tables_and_a_figure(sample_corpus, tmp_path):
     calibrate((sample_corpus / "test.jsonl.zst",), tmp_path / "out", documents=3)
     content = orjson.loads((tmp_path / "out" / "calibration.json").read_bytes())
-    assert set(content) == {"good: ataturk", "good: kenet", "good: treebank", WRAPPED, *(f"bad: {kind}" for kind in BAD_KINDS)}
+    goods = {"good: ataturk", "good: kenet", "good: treebank"}
+    assert set(content) == goods | {WRAPPED, *(f"bad: {kind}" for kind in BAD_KINDS), "close pairs"}
     assert content["bad: English"]["kept"]["language"] == 0
     assert content["bad: repeated phrase"]["kept"]["all"] == 0
     assert content[WRAPPED]["documents"] == 9
@@ -54,6 +57,9 @@ def test_the_command_writes_tables_and_a_figure(sample_corpus, tmp_path):
     bits = float(re.search(r"\| kenet \| (\d\.\d\d) \|", report)[1])
     assert bits == pytest.approx(3 * content["good: kenet"]["percentiles"]["suffix_entropy"][50], abs=0.01)
     assert "| bad: keyword list |" in report
+    short = content["close pairs"][0]
+    assert short["words"] == "1 to 10" and short["pairs"]["0.75"] >= short["pairs"]["0.85"] > short["sharing"]["0.95"]
+    assert f"| 1 to 10 | {short['documents']} | {short['pairs']['0.75']:,}, " in report
     assert (tmp_path / "out" / "morphology.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -102,3 +108,23 @@ def test_too_little_text_is_said(tmp_path):
 def test_no_documents_are_none_to_calibrate_on(sample_corpus, tmp_path):
     with pytest.raises(UserError, match="--documents and --min-words must be at least 1"):
         calibrate((sample_corpus / "test.jsonl.zst",), tmp_path / "out", documents=0)
+
+
+def test_close_pairs_are_counted_by_length_with_what_they_share(tmp_path):
+    heading = " ".join(f"başlık{number}" for number in range(30))
+    body = [" ".join(f"konu{text}söz{number}" for number in range(90)) for text in range(6)]
+    texts = [
+        "mahkeme kararı verdi",
+        "mahkeme kararı verdi.",
+        *(f"{heading} {each}" for each in body),
+        f"{heading} {body[0]} ek",
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in texts), "utf-8")
+    short, long = measure_pairs([tmp_path / "a.jsonl"], SemanticDedupSettings(characters=200), 0)
+    assert (short.words, short.documents, short.gone, short.gone_by_vectors) == ("1 to 10", 2, 1, 1)
+    assert short.pairs["0.95"] == 1
+    assert (long.words, long.documents) == ("101 to 300", 7)
+    assert long.pairs == {"0.75": 21, "0.85": 21, "0.95": 21} and long.sharing["0.75"] == 1
+    assert (long.gone, long.gone_by_vectors) == (1, 6)
+    [_, off] = measure_pairs([tmp_path / "a.jsonl"], SemanticDedupSettings(characters=200, min_overlap=0), 0)
+    assert (off.gone, off.sharing["0.75"]) == (6, 1)

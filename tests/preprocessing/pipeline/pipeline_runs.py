@@ -65,8 +65,10 @@ def outputs(out: Path) -> dict[str, bytes]:
     kept = {}
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))
-        if path.is_file() and "/logs/" not in name and path.name not in ("done.json", ".lock", "report.html"):
+        if path.is_file() and "/logs/" not in name and path.name not in (".lock", "report.html"):
             kept[name] = path.read_bytes()
+        if path.name == "done.json":
+            kept[name] = orjson.dumps({key: value for key, value in orjson.loads(kept[name]).items() if key != "seconds"})
     return kept
 
 

@@ -1,10 +1,12 @@
 """What the same command does again after a change, and what it leaves as it is."""
 
 import json
+from pathlib import Path
 
 import pytest
-from pipeline_runs import documents, jsonl_source, sentences, set_aside, write_corpus, write_jsonl
+from pipeline_runs import documents, jsonl_source, outputs, sentences, set_aside, write_corpus, write_jsonl
 
+from preprocessing.pipeline import steps
 from preprocessing.pipeline.run import run
 
 
@@ -90,3 +92,32 @@ def test_a_missing_tesseract_is_told_of_at_the_start(tmp_path, capsys, monkeypat
         assert out.index("tesseract is not installed") < out.index("plan    1 tasks")
     change(corpus, "kind: pdf", "kind: pdf\n  pdf: {ocr: none}")
     assert "tesseract is not" not in said(corpus, capsys)
+
+
+class KilledError(BaseException):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_while_a_complete_stage_is_tidied_the_next_run_goes_on(tmp_path, monkeypatch, when):
+    path = tmp_path / "laws.jsonl"
+    path.write_text("".join(json.dumps({"key": n % 18, "text": sentences(n)}) + "\n" for n in range(20)))
+    source = jsonl_source(path, id_field="key", limits={"share": 0.5})
+    corpus = write_corpus(tmp_path / "corpus.yaml", [source], [{"exact_dedup": {}}], shard_size="1KB")
+    run(corpus, workers=1)
+    undisturbed = outputs(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "undisturbed")
+    remove = steps.shutil.rmtree
+
+    def killed(folder, **settings):
+        if Path(folder).name != "work" or when == "after":
+            remove(folder, **settings)
+        if Path(folder).name == "work":
+            raise KilledError
+
+    monkeypatch.setattr(steps.shutil, "rmtree", killed)
+    with pytest.raises(KilledError):
+        run(corpus, workers=1)
+    monkeypatch.undo()
+    run(corpus, workers=1)
+    assert outputs(tmp_path / "out") == undisturbed

@@ -49,7 +49,16 @@ def written(tmp_path, text):
         ("exact_dedup: {}", "exact_dedup: {normalize: 3}", r"line 7: .*normalize` is 3: it must be true or false"),
         ("kind: jsonl", "kind: jsonl\n    weight: .inf", r"line 5: .*weight` is inf: it must be a finite number"),
         ("kind: jsonl", "kind: jsonl\n    keep_fields: [language]", r"line 5: .*a stage writes 'language': give the records'"),
-        ("name: laws", "name: our laws", r"line 3: .*name` is 'our laws': it must match \^"),
+        (
+            "name: laws",
+            "name: our laws",
+            r"line 3: .*name`: 'our laws' becomes the name of files: take letters from A to Z, digits, _ \. and -, such as",
+        ),
+        (
+            "kind: jsonl",
+            "kind: pdf\n    pdf: {ocr: tesserakt}",
+            r"line 5: .*ocr`: 'tesserakt' is no OCR: give tesseract, none, or",
+        ),
         ("  - exact_dedup: {}", "  - exact_dedup", r"line 7: `stages\[0\]` is 'exact_dedup': it must be a mapping of"),
         ("exact_dedup: {}", "language: {model: 3}", r"line 7: .*model` is 3: it must be text: put it in quotes"),
         ("  - exact_dedup: {}", "  - exact_dedup: {}\n  - exact_dedup: {}", r"line 8: exact_dedup stands twice in `stages`"),

@@ -188,36 +188,6 @@ def test_sigterm_stops_and_says_how_to_go_on(tmp_path):
     assert len(documents(stage(corpus, "01_exact_dedup"))) == 600
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [int(os.environ.get("MECELLEM_KILLS", "10"))])
-def test_kills_at_random_moments_change_no_byte(tmp_path, kills):
-    """MECELLEM_KILLS=30 kills thirty times."""
-    import random
-
-    path = write_jsonl(tmp_path / "laws.jsonl", [*map(sentences, range(400)), *map(sentences, range(100))])
-    with open(path, "a") as handle:
-        handle.write("{broken\n")
-    stages = [{"exact_dedup": {}}, {"minhash": {"n_grams": 2}}, {"semantic_dedup": {}}]
-    corpus = write_corpus(tmp_path / "corpus.yaml", [jsonl_source(path)], stages, shard_size="12KB", keep_shards="last")
-    started = time.monotonic()
-    run(corpus, workers=2)
-    whole = time.monotonic() - started
-    undisturbed = outputs(tmp_path / "out")
-    subprocess.run(["mv", tmp_path / "out", tmp_path / "undisturbed"], check=True, timeout=60)
-    command = [sys.executable, "-m", "mecellem", "prepare", "run", str(corpus), "--workers", "2"]
-    chance = random.Random(20)
-    for _ in range(kills):
-        process = subprocess.Popen(
-            command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(chance.uniform(0.2, whole * 0.7))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=60)
-    done = mecellem("prepare", "run", corpus, "--workers", "2", cwd=tmp_path, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert outputs(tmp_path / "out") == undisturbed
-
-
 def test_lines_are_numbered_over_byte_ranges_and_files(tmp_path):
     lines = [json.dumps({"text": sentences(n, n % 50)}) for n in range(200)]
     lines[150] = "{broken"

@@ -74,7 +74,7 @@ def test_every_phase_is_an_array_that_waits_for_the_one_before(corpus, site, slu
     names = [re.search(r"--job-name=(\S+)", script)[1] for script in scripts]
     assert names == [
         *(f"corpus_read_{phase}" for phase in ("lines", "numbers", "read", "finish")),
-        *(f"corpus_exact_dedup_{phase}" for phase in ("hash", "find", "keep", "finish")),
+        *(f"corpus_exact_dedup_{phase}" for phase in ("hash", "find", "partners", "keep", "finish")),
     ]
     for number, script in enumerate(scripts):
         assert "#SBATCH --partition=cpu\n" in script

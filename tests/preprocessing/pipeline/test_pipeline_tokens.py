@@ -12,7 +12,7 @@ from browser_pages import check_page
 from pipeline_runs import documents, figure, jsonl_source, lines_of, sentences, write_corpus, write_jsonl
 
 from mecellem.errors import UserError
-from mecellem.manifest import read_manifest
+from mecellem.manifest import read_manifest, verify_files
 from preprocessing.pipeline.config import read_corpus
 from preprocessing.pipeline.layout import RunFolders
 from preprocessing.pipeline.report import report
@@ -175,6 +175,43 @@ def test_corpora_that_are_no_longer_planned_are_removed(corpus):
     run(corpus, workers=1)
     endings = ("bin", "idx", "manifest.json", "provenance.jsonl.zst")
     assert {path.name for path in tokens.iterdir()} == {"made_of.json", *(f"corpus.{ending}" for ending in endings)}
+
+
+def test_tokens_that_nobody_asks_for_any_more_are_told_of(corpus, capsys):
+    run(corpus, workers=1)
+    count = read_manifest(tokens_of(corpus) / "corpus").tokens
+    assert "older" not in shown(corpus, capsys) and "older settings" not in page_of(corpus)
+    content = yaml.safe_load(corpus.read_text())
+    tokenize = content.pop("tokenize")
+    corpus.write_text(yaml.safe_dump(content, sort_keys=False))
+    sentence = (
+        f"corpus: 42 documents, {count:,} tokens (of older settings: the YAML file asks for no such tokens now; "
+        "they stay until you remove them)"
+    )
+    assert f"tokens  {sentence}" in shown(corpus, capsys)
+    run(corpus, workers=1)
+    assert f"note    tokens of {sentence}" in " ".join(capsys.readouterr().out.split("\n"))
+    assert f"Tokens of {sentence}." in page_of(corpus) and "<th>tokens</th>" not in page_of(corpus)
+    corpus.write_text(yaml.safe_dump(content | {"tokenize": tokenize | {"per_source": True}}, sort_keys=False))
+    then = shown(corpus, capsys)
+    assert f"corpus: 42 documents, {count:,} tokens (of older settings" in then and "the next run removes them" in then
+    run(corpus, workers=1)
+    assert "older settings" not in shown(corpus, capsys)
+
+
+def test_the_manifest_names_the_provenance_and_a_change_of_it_is_written_without_tokenizing(corpus):
+    run(corpus, workers=1)
+    prefix = tokens_of(corpus) / "corpus"
+    manifest = read_manifest(prefix)
+    assert manifest.provenance.file == "corpus.provenance.jsonl.zst" and manifest.provenance.documents == manifest.documents
+    verify_files(prefix, manifest)
+    stamp = (tokens_of(corpus) / "corpus.bin").stat().st_mtime_ns
+    change(corpus, "exact_dedup: {}", "exact_dedup: {normalize: false}")  # which drops the same documents
+    run(corpus, workers=1)
+    head, *_ = lines_of(tokens_of(corpus) / "corpus.provenance.jsonl.zst")
+    assert head["stages"][1]["settings"] == {"normalize": False}
+    verify_files(prefix, read_manifest(prefix))
+    assert (tokens_of(corpus) / "corpus.bin").stat().st_mtime_ns == stamp
 
 
 def test_a_corpus_that_somebody_put_there_stays(corpus):

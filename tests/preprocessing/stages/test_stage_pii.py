@@ -44,6 +44,14 @@ def pii():
         ("TR33 0006 1005\n1978 6457 8413 26\nDE89 3704 0044\n0532 0130 00", "[IBAN]\n[IBAN]"),
         ("IBANTR330006100519786457841326", "IBAN[IBAN]"),
         ("5321234567-10000000146 532 123 45 67-10000000146", "5321234567-10000000146 [TELEFON]-[TCKN]"),
+        ("Tel: 312 417 10 00, 312 417 10 01 ve 3124171002", "Tel: [TELEFON], [TELEFON] ve [TELEFON]"),
+        ("telefon numarası 312 4171000'dır", "telefon numarası [TELEFON]'dır"),
+        ("Faks no. 212 345 67 89 / T: 212 345 67 90", "Faks no. [TELEFON] / T: [TELEFON]"),
+        ("İLETİŞİM: 2123456789, SANTRAL 312 417 10 00", "İLETİŞİM: [TELEFON], SANTRAL [TELEFON]"),
+        ("cep 5321234567, GSM: 505 123 4567", "cep [TELEFON], GSM: [TELEFON]"),
+        ("212 345 67 89 numaralı telefon ve 312 417 10 00 no'lu hat", "[TELEFON] numaralı telefon ve [TELEFON] no'lu hat"),
+        ("çağrı merkezi 444 12 34, 444 0 123'ü arayınız", "çağrı merkezi [TELEFON], [TELEFON]'ü arayınız"),
+        ("0532 123 45 67 Ada Sokak, 0532 123 45 67\nAdet", "[TELEFON] Ada Sokak, [TELEFON]\nAdet"),
     ],
 )
 def test_personal_data_is_masked(pii, text, expected):
@@ -70,6 +78,15 @@ def test_personal_data_is_masked(pii, text, expected):
         "2020/532 123 45 67 ve 2010/0212 345 67 89",
         "0.5321234567, 0212 2019/1234567",
         "312 417 10 00 lira",
+        "0 505 000 00 00 TL ve 0 312 417 10 00 ₺",
+        "(212) 345 67 89 adet, (312) 417 10 00 m² ve 0 216 345 67 89 kişi",
+        "telefonla 212 345 67 89 TL ödendi, cep 532 123 45 67 lira",
+        "444 1 234 TL, 444 12 34 ve 4440123",
+        "ISBN 978-975-08-0231-2, 978-975-08-0231-2, ISBN 975 08 0231 2, ISBN: 0-532-12345-6",
+        "telefon ISBN 978 0 312 417 10 00, ISBN-13: 312 417 10 00",
+        "212 345 67 89 ve 312 417 10 00",  # nothing says that they are any
+        "tel: 219 345 67 89, tel 999 417 10 00",  # no area code
+        "otel 312 417 10 00 ve santralin uzun zamandır kapalı olan deposunda 312 417 10 00",
     ],
 )
 def test_numbers_of_other_kinds_stay(pii, text):
@@ -128,7 +145,12 @@ def test_an_address_may_have_letters_of_every_alphabet(name, host, top):
     assert PiiMask(PiiSettings()).mask(f"({name}@a{host}z.{top})")[0] == "([E-POSTA])"
 
 
-@given(st.text("0123456789 +-/()@.TRabé\n", max_size=60))
+WORDS = ("Tel:", "faks", "ve", "TL", "[TELEFON]", "numaralı telefon", "ISBN 978", "a@b.com", " ", ", ", "-", "\n")
+NUMBERS = ("312 417 10 00", "3124171001", "444 0 123", "444 12 34", "0532 123 45 67", "5321234567", "10000000146")
+PIECES = st.lists(st.sampled_from(WORDS + NUMBERS), max_size=25).map("".join)
+
+
+@given(st.one_of(st.text("0123456789 +-/()@.TRabé\n", max_size=60), PIECES))
 def test_a_masked_text_is_not_masked_again(text):
     pii = PiiMask(PiiSettings())
     once, _ = pii.mask(text)
@@ -145,9 +167,40 @@ def test_kinds_can_be_left_out_and_are_counted():
     assert (pii.stats["changed_tckn"].total, pii.stats["changed"].total, pii.stats["total"].total) == (2, 1, 2)
 
 
-@pytest.mark.parametrize("unit", ["a", "1", "a-", "1 ", "a.", "TR", "A1", "+9", "(0", "TR1", "TR11 ", "53", "TR \n1", "é."])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a",
+        "1",
+        "a-",
+        "1 ",
+        "a.",
+        "TR",
+        "A1",
+        "+9",
+        "(0",
+        "444 0 12",
+        "312 417 10 00 x",
+        "tel ",
+        "tel:312 417 10 00,",
+        "ISBN ",
+        "TR1",
+        "TR11 ",
+        "53",
+        "TR \n1",
+        "é.",
+    ],
+)
 def test_a_long_run_takes_linear_time(pii, unit):
     text = unit * (400_000 // len(unit)) + "@"
     started = time.process_time()
     pii.mask(text)
     assert time.process_time() - started < 5
+
+
+def test_area_codes_are_those_of_the_numbering_plan():
+    pii = PiiMask(PiiSettings())
+    masked = [code for code in range(200, 500) if pii.mask(f"tel {code} 345 67 89")[1]]
+    assert len(masked) == 83
+    assert {212, 216, 232, 312, 370, 392, 442, 488} <= set(masked)
+    assert not {214, 250, 300, 314, 394, 418, 440, 444, 480, 499}.intersection(masked)

@@ -49,6 +49,7 @@ def repair():
         ("Asliye mahke-\nmesi, kararı", "Asliye mahkemesi,\nkararı", "hyphenation"),
         ("kararlaş-\ntırıl-\nmıştır.\nSon", "kararlaştırılmıştır.\nSon", "hyphenation"),
         ("anne-\nbaba geldi", "anne-baba\ngeldi", "hyphenation"),
+        ("e-\nposta ve TBMM-\nde, Türk-\niş de", "e-posta\nve TBMM-de,\nTürk-iş\nde", "hyphenation"),
         ("MAHKE-\nMESİ ve mahke\u2010\nmesi, mahke\u00ac\nmesi", "MAHKEMESİ\nve mahkemesi,\nmahkemesi", "hyphenation"),
         ("BÜYÜKŞEHIR BELEDIYESI", "BÜYÜKŞEHİR BELEDİYESİ", "lost_dots"),
         ("İZMIR ASLIYE HUKUK MAHKEMESI KARARI", "İZMİR ASLİYE HUKUK MAHKEMESİ KARARI", "lost_dots"),

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.jsonl import read_records
+from preprocessing.stages.lexicon import Lexicon
 from preprocessing.stages.quality import QualityFilter, QualitySettings
 from preprocessing.stages.repair import Repair, RepairSettings
 from preprocessing.stages.unwrap import unwrap
 
+LEXICON = Lexicon("akana")
 PARAGRAPH = (
     "Davacı vekili, müvekkilinin taşınmazının bir bölümünün davalı tarafından haksız olarak kullanıldığını ileri sürmüş, "
     "mahkemece toplanan deliller ve alınan bilirkişi raporu ile birlikte değerlendirilerek davanın kabulüne karar verilmiştir. "
@@ -58,6 +60,10 @@ MADDE 3 Bu Kanunda geçen deyimler aşağıda gösterilmiştir."""
 NAMES = "\n".join(
     f"{word} ile ilgili olarak yapılan çalışmaların sonucu" for word in ("elma", "armut", "karpuz", "kavun", "üzüm")
 )
+
+
+def unwrap_by_lexicon(text):
+    return unwrap(text, LEXICON.analyse)
 
 
 def wrapped(text, width):
@@ -116,7 +122,7 @@ def line_ends(text):
 def test_paragraphs_of_real_text_are_whole_again(speeches, width):
     broken = left = joined_too_far = 0
     for text in speeches:
-        unwrapped = unwrap(wrapped(text, width))
+        unwrapped = unwrap_by_lexicon(wrapped(text, width))
         assert letters(unwrapped) == letters(text)
         broken += len(line_ends(wrapped(text, width)) - line_ends(text))
         left += len(line_ends(unwrapped) - line_ends(text))
@@ -137,28 +143,28 @@ def test_quality_keeps_wrapped_speeches_as_it_keeps_others(speeches, layout):
 
 @pytest.mark.parametrize("text", [VERSE, FOLK_VERSE, ITEMS, TABLE, HEADINGS, NAMES, inspect.getsource(threading)])
 def test_lines_that_are_meant_stay(text):
-    assert unwrap(text) == text
+    assert unwrap_by_lexicon(text) == text
     assert "wrapped_lines" not in Repair(RepairSettings()).repair(text)[1]
 
 
 def test_real_text_that_is_not_wrapped_stays(sample_corpus):
     texts = [record.text for record in read_records(sample_corpus / "test.jsonl.zst")]
-    assert [text for text in texts if unwrap(text) != text] == []
+    assert [text for text in texts if unwrap_by_lexicon(text) != text] == []
     joined = ["\n".join(texts[start : start + 20]) for start in range(0, len(texts), 20)]
-    assert [text for text in joined if unwrap(text) != text] == []
+    assert [text for text in joined if unwrap_by_lexicon(text) != text] == []
 
 
 def test_items_and_headings_of_a_wrapped_text_stay_apart():
     heading, items = "SONUÇ VE DEĞERLENDİRME", [f"{letter}) {PARAGRAPH}" for letter in "abc"]
     text = "\n".join([PARAGRAPH, heading, PARAGRAPH, *items])
-    assert unwrap(wrapped(text, 70)) == text
+    assert unwrap_by_lexicon(wrapped(text, 70)) == text
 
 
 def test_a_sentence_goes_over_the_end_of_a_page_and_a_paragraph_does_not():
     lines = wrapped(PARAGRAPH, 70).split("\n")
     pages = "\n".join([*lines[:3], "", *lines[3:]])
-    assert unwrap(pages) == PARAGRAPH
-    assert unwrap(f"{wrapped(PARAGRAPH, 70)}\n\n{pages}") == f"{PARAGRAPH}\n\n{PARAGRAPH}"
+    assert unwrap_by_lexicon(pages) == PARAGRAPH
+    assert unwrap_by_lexicon(f"{wrapped(PARAGRAPH, 70)}\n\n{pages}") == f"{PARAGRAPH}\n\n{PARAGRAPH}"
 
 
 @pytest.mark.parametrize("hyphen", "-\u2010\u00ac")
@@ -166,7 +172,7 @@ def test_cut_words_of_a_wrapped_text_are_joined_also_where_no_lexicon_knows_them
     text = PARAGRAPH.replace("davalı", "Yılmazoğlugilin")
     broken = cut(text, 62).replace("-\n", f"{hyphen}\n")
     assert f"Yılmaz{hyphen}\noğlugilin" in broken
-    assert unwrap(broken) == text
+    assert unwrap_by_lexicon(broken) == text
 
 
 LINES = st.lists(st.sampled_from([PARAGRAPH, PARAGRAPH[:90], "Kısa satır", "- madde", "", "ve sonra", "12,5 13,5"]), max_size=8)
@@ -175,6 +181,62 @@ LINES = st.lists(st.sampled_from([PARAGRAPH, PARAGRAPH[:90], "Kısa satır", "- 
 @given(LINES, st.integers(35, 130))
 def test_no_letter_is_lost_and_what_was_unwrapped_is_not_unwrapped_again(lines, width):
     text = wrapped("\n".join(lines), width)
-    once = unwrap(text)
+    once = unwrap_by_lexicon(text)
     assert once.split() == text.split()
-    assert unwrap(once) == once
+    assert unwrap_by_lexicon(once) == once
+
+
+@pytest.mark.parametrize(
+    ("cut_at", "whole"),
+    [
+        ("e-\nposta", "e-posta"),
+        ("E-\nposta", "E-posta"),
+        ("TBMM-\nde", "TBMM-de"),
+        ("AKP-\nli", "AKP-li"),
+        ("Türk-\niş", "Türk-iş"),
+        ("Türk-\nİş", "Türk-İş"),
+        ("eğitim-\nöğretim", "eğitim-öğretim"),
+        ("İskenderun-\nAntakya", "İskenderun-Antakya"),
+        ("MAHKE-\nMESİ", "MAHKEMESİ"),
+        ("karar-\nlaştırılmıştır", "kararlaştırılmıştır"),
+        ("Denizli-\ndeki", "Denizlideki"),
+        ("ilk-\nokul", "ilkokul"),
+        ("Yılmaz-\noğlugilin", "Yılmazoğlugilin"),
+        ("söyledi-\nVe", "söyledi- Ve"),
+    ],
+)
+def test_hyphens_of_a_word_stay_at_the_ends_of_lines_and_others_go(cut_at, whole):
+    first, second = cut_at.split("\n")
+    lines = [*wrapped(PARAGRAPH, 70).split("\n")[:3], f"{'ve ' * 21}{first}", f"{second} ile birlikte olmak üzere görüşüldü."]
+    unwrapped = unwrap_by_lexicon("\n".join(lines))
+    assert f" {whole} ile" in unwrapped
+    assert "\n" not in unwrapped
+
+
+TURNS = [
+    "BAŞKAN - Sayın milletvekilleri, gündemimizin ikinci maddesine geçiyoruz; söz sırası sayın üyemizdedir, buyurunuz efendim.",
+    "MEHMET BEY (Ankara) - Efendim, bu mesele hakkında komisyonun raporunu okudum ve bazı noktalarına itiraz etmek istiyorum.",
+    "ADALET BAKANI AHMET DEMİR (Konya) – Değerli arkadaşlarım, tasarının gerekçesi herkesin önünde bulunmaktadır ve açıktır.",
+    "BAŞKAN: Teşekkür ederim; başka söz isteyen üye var mıdır, yoksa maddenin oylanmasına geçilecektir; bilginize sunarım.",
+    "Fatma Kaya (İzmir) - Ben de aynı konuda birkaç söz söylemek istiyorum, çünkü bu konu bütün vatandaşlarımızı ilgilendirir.",
+    "- Oylamaya geçilmeden önce toplantı yeter sayısının aranmasını istiyoruz ve bu isteğimizin tutanağa geçmesini diliyoruz.",
+    "— Kabul edenler ve etmeyenler sayılmış, maddenin kabul edildiği anlaşılmıştır; sonraki maddenin okunmasını rica ederim.",
+    "MADDE 5 Bu kanunun uygulanmasında doğacak uyuşmazlıklar, tarafların isteği üzerine yetkili mahkemelerde çözülür.",
+]
+
+
+@pytest.mark.parametrize("width", range(50, 121, 10))
+def test_the_turns_of_a_transcript_stay_apart(width):
+    text = "\n".join(TURNS * 2)
+    assert unwrap_by_lexicon(wrapped(text, width)) == text
+
+
+def test_a_name_inside_a_sentence_begins_no_paragraph():
+    text = (
+        "Bu sırada toplantıya katılan ve konuyu yakından bilen üyelerden, yani Ankara hattının sorumlusu olan ve\n"
+        "Mehmet Demir - Ali Kaya ikilisinin hazırladığı raporu okuyan TBMM üyeleri, görüşlerini kurula uzun uzun\n"
+        "anlatmışlardır. Bunun üzerine kurul raporun bastırılmasına ve üyelere dağıtılmasına oy birliği ile karar\n"
+        "vermiştir. Karar ertesi gün bütün birimlere yazılı olarak duyurulmuş, itirazların en geç bir hafta içinde\n"
+        "yapılması istenmiştir."
+    )
+    assert unwrap_by_lexicon(text) == text.replace("\n", " ")

@@ -4,19 +4,27 @@ import json
 
 import numpy as np
 import pytest
+from datatrove.data import Document
 
 from preprocessing.pipeline.layout import StageFolders
+from preprocessing.pipeline.partners import NoteIds, Partners
 from preprocessing.stages import vector_cells
+from preprocessing.stages.overlap import Overlap
 from preprocessing.stages.vector_cells import (
     PAIR,
+    Rows,
     by_cell,
     close_path,
     decide,
     first_of_close,
     nearest_cells,
     phases,
+    sketches_path,
     vectors_path,
 )
+
+VECTORS_ONLY = Overlap(least=0, short_words=0, run_words=3)
+WORDING = Overlap(least=0.5, short_words=0, run_words=1)
 
 
 def unit(vectors):
@@ -33,13 +41,18 @@ def clustered(documents, close, seed=5):
     return vectors
 
 
-def found(folder, vectors, shards, threshold, probes=16, order=reversed):
+def found(folder, vectors, shards, threshold, probes=16, order=reversed, overlap=VECTORS_ONLY, texts=None):
     """The documents that go, with their similarity; the tasks of each phase are done in `order`."""
     folders = StageFolders(folder, folder, shards)
-    (folders.work / "vectors").mkdir(parents=True)
-    for shard, part in enumerate(np.array_split(vectors, shards)):
-        np.save(vectors_path(folders.work, shard), part if len(part) else np.empty((0, 0), np.float32))
-    for phase in phases(folders, threshold, probes):
+    for name in ("vectors", "sketches"):
+        (folders.work / name).mkdir(parents=True)
+    sketches = overlap.sketches(texts or [""] * len(vectors))
+    numbers = np.array_split(np.arange(len(vectors)), shards)
+    for shard, rows in enumerate(numbers):
+        np.save(vectors_path(folders.work, shard), vectors[rows] if len(rows) else np.empty((0, 0), np.float32))
+        np.save(sketches_path(folders.work, shard), sketches[rows])
+        list(NoteIds(folders.work).run((Document("", str(row)) for row in rows), shard))
+    for phase in phases(folders, threshold, probes, overlap):
         for rank in order(range(phase.tasks)):
             assert list(phase.pipeline[0].run(None, rank, phase.tasks)) == []
     gone, first = {}, 0
@@ -103,14 +116,49 @@ def test_empty_shards_and_vectors_without_direction_are_close_to_nothing(tmp_pat
     assert found(tmp_path / "some", vectors, 9, 0.5) == {4: 1.0}
 
 
+def rows_of(vectors, sketches=None):
+    return Rows(np.arange(len(vectors)), vectors, np.empty((len(vectors), 0), np.uint8) if sketches is None else sketches)
+
+
 def test_documents_go_only_with_one_that_stays_and_not_by_a_chain():
     angles = np.array([0.0, 0.5, 1.0, 3.0, 0.1])  # cosines: 0-1 0.88, 1-2 0.88, 0-2 0.54
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert first_of_close(vectors, 0.75).tolist() == [True, False, True, True, False]
-    pairs = np.array([(2, 1, 0.8), (1, 0, 0.9), (4, 2, 0.8), (4, 0, 0.76), (5, 1, 0.99)], PAIR)
-    numbers, similarities = decide(pairs, 6)
-    assert numbers.tolist() == [1, 4]
-    assert similarities == pytest.approx([0.9, 0.8])
+    assert first_of_close(rows_of(vectors), 0.75, VECTORS_ONLY).tolist() == [True, False, True, True, False]
+    pairs = np.array([(2, 1, 0.8), (1, 0, 0.9), (4, 2, 0.8), (4, 0, 0.76), (5, 1, 0.99), (6, 0, 0.8), (6, 2, 0.8)], PAIR)
+    gone = decide(pairs, 7)
+    assert gone.later.tolist() == [1, 4, 6]
+    assert gone.kept.tolist() == [0, 2, 0]
+    assert gone.similarity == pytest.approx([0.9, 0.8, 0.8])
+
+
+def test_without_a_check_of_the_wording_the_result_is_semhashs():
+    from semhash import SemHash
+    from semhash.index import Index
+
+    vectors = clustered(800, 300)
+    items = [[{"row": str(row)}] for row in range(len(vectors))]
+    semhash = SemHash(Index.from_vectors_and_items(vectors, items, "basic"), None, ["row"], was_string=True)
+    stays = np.flatnonzero(first_of_close(rows_of(vectors), 0.85, VECTORS_ONLY)).tolist()
+    assert stays == [int(row) for row in semhash.self_deduplicate(0.85).selected]
+    assert 400 < len(stays) < 700
+
+
+@pytest.mark.parametrize("documents", [200, 1200])  # of one cell, of several
+def test_of_equal_vectors_those_of_another_wording_stay_and_copies_of_any_of_them_go(tmp_path, documents):
+    topics = clustered(3, 0)
+    vectors = topics[np.arange(documents) % 3]
+    wordings = [number if number % 4 else number // 40 for number in range(documents)]  # every fourth repeats an earlier one
+    texts = [" ".join(f"{letter}{number % 3}x{wording}" for letter in "abcdef") for number, wording in enumerate(wordings)]
+    first = {}
+    expected = {number for number, text in enumerate(texts) if first.setdefault(text, number) != number}
+    gone = found(tmp_path / "a", vectors, 4, 0.9, overlap=WORDING, texts=texts)
+    assert set(gone) == expected and len(expected) > documents / 8
+    assert gone == found(tmp_path / "b", vectors, 4, 0.9, overlap=WORDING, texts=texts, order=list)
+    assert gone == found(tmp_path / "c", vectors, 1, 0.9, overlap=WORDING, texts=texts)
+    goes, stays = Partners(tmp_path / "c" / "work").of(0)
+    assert {number: int(name) for number, (name, _) in goes.items()} == {number: first[texts[number]] for number in expected}
+    assert stays[0] == goes[next(number for number in sorted(goes) if goes[number][0] == "0")][1]
+    assert sum(stays.values()) == len(expected)
 
 
 def test_rows_are_listed_by_the_cell_they_live_in_and_by_those_that_they_visit():
