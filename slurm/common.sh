@@ -12,6 +12,10 @@ fi
 RESTART=${SLURM_RESTART_COUNT:-0}
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun does not take it from sbatch since 22.05
 
+# `mecellem slurm submit` names a mark for every task that ends well
+mark_done() { [ "$?" != 0 ] || [ -z "${MECELLEM_DONE:-}" ] || : >"$MECELLEM_DONE.${SLURM_ARRAY_TASK_ID:-0}"; }
+trap mark_done EXIT
+
 # --- runtime: INSIDE is what stands in front of a command
 INSIDE=() PYXIS=()
 load_modules() { [ -z "${MODULES:-}" ] || { module purge; for name in $MODULES; do module load "$name"; done; }; }

@@ -107,6 +107,7 @@ requeue() {
     local suspects='' try
     [ ! -f "$1/jobs/suspects" ] || suspects=$(cat "$1/jobs/suspects")
     rm -f "$1/jobs/suspects"
+    unset MECELLEM_DONE # this turn ends well, the job does not end yet
     trap '' TERM # Slurm ends this script when the job is put back
     for try in $(seq 60); do
         if [ -z "$suspects" ]; then

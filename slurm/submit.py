@@ -1,0 +1,164 @@
+"""`mecellem slurm submit`: the jobs of a pipeline.yaml, each waiting for those before it; what is done is not done again.
+
+Beside the file lies the folder FILE.jobs: `jobs.json` with the number of every stage's newest job and its very command, and a
+mark for every task that ended well, which `slurm/common.sh` leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from mecellem.console import console
+from mecellem.errors import UserError
+from mecellem.files import atomic_write
+from mecellem.flags import parse_and_call
+from preprocessing.pipeline.executors import read_site
+from slurm.pipeline import Step, read_pipeline
+
+CLIENT_SECONDS = 60  # Slurm's commands wait for ever for a controller that is away
+
+
+@dataclass(slots=True)
+class Submission:
+    """One call: the folder of marks, the site's options, jobs by stage (numbers, or stand-ins in a dry run)."""
+
+    folder: Path
+    site: Path
+    dry_run: bool
+    options: list[str] = field(default_factory=list)
+    jobs: dict[str, str] = field(default_factory=dict)
+
+    def left(self, step: Step) -> list[int]:
+        """Tasks of a stage that have not ended well."""
+        return [index for index in step.stage.indices if not self.mark(step).with_suffix(f".{index}").exists()]
+
+    def mark(self, step: Step) -> Path:
+        """What a job adds its task's number to."""
+        return self.folder.resolve() / "done" / f"{step.stage.name}-{step.digest}"
+
+    def command(self, step: Step, left: Sequence[int]) -> list[str]:
+        """The very call of sbatch."""
+        stage = step.stage
+        words = ["sbatch", "--parsable", f"--job-name={stage.name}", *self.options]
+        if waits := [self.jobs[name] for name in step.after if name in self.jobs]:
+            words += [f"--dependency=afterok:{':'.join(waits)}", "--kill-on-invalid-dep=yes"]
+        if stage.array is not None:
+            limit = f"%{stage.at_once}" if stage.at_once else ""
+            words += [f"--array={ranges(left)}{limit}"]
+        words += [f"--{name}={value}" for name, value in stage.options.items()]
+        return [*words, str(stage.job), *map(str, stage.arguments)]
+
+    def environment(self, step: Step) -> dict[str, str]:
+        """What the job sees besides the environment of the call, which sbatch hands on."""
+        found = {name: str(value) for name, value in step.stage.environment.items()}
+        found |= {"MECELLEM_DONE": str(self.mark(step)), "MECELLEM_SITE": str(self.site)}
+        return found | ({"MECELLEM_ARRAY_SIZE": str(step.stage.array)} if step.stage.array else {})
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """`0-3,7` for 0, 1, 2, 3, 7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+def ask(*words: str, env: dict[str, str] | None = None) -> str:
+    """What one of Slurm's commands prints. Raises `UserError` where there is none, or it refuses."""
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=CLIENT_SECONDS, env=None if env is None else {**os.environ, **env}
+        )
+    except FileNotFoundError:
+        raise UserError(f"there is no program {words[0]}: run this on a login node of the cluster") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{words[0]} got no answer in {CLIENT_SECONDS} s: is Slurm's controller running?") from None
+    if done.returncode:
+        raise UserError(f"{shlex.join(words)}: {' '.join(done.stderr.split())}")
+    return done.stdout.strip()
+
+
+def read_jobs(path: Path) -> dict[str, dict[str, str]]:
+    """Stage -> job, digest and command of earlier calls. Raises `UserError` for a file that is something else."""
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        content = None
+    if not isinstance(content, dict) or not all(isinstance(item, dict) and "job" in item for item in content.values()):
+        raise UserError(f"{path} is not what `mecellem slurm submit` writes: remove it, then look at squeue for jobs under way")
+    return content
+
+
+def under_way(job: str) -> bool:
+    """Whether any task of a job waits or runs. (squeue refuses a number that Slurm has forgotten.)"""
+    states = "PENDING,RUNNING,SUSPENDED,CONFIGURING,COMPLETING,REQUEUED,REQUEUE_HOLD,RESIZING,SIGNALING,STAGE_OUT,STOPPED"
+    listed = ask("squeue", "--me", "--noheader", f"--states={states}", "--format=%F")
+    return job in listed.split()
+
+
+def submit(
+    pipeline: tyro.conf.Positional[Path],
+    site: Path = Path("slurm/cluster.env"),
+    dry_run: bool = False,
+) -> None:
+    """Submit the stages of a pipeline.yaml, each waiting for those before it to end well.
+
+    The same call again goes on: stages that are done stay so, jobs under way are waited for, and of an array only those tasks
+    are submitted that have not ended well. A changed stage is done again, and so are those after it.
+
+    Args:
+        pipeline: the YAML file; it names jobs of slurm/ with their arguments
+        site: account, partition and QOS of this cluster, and what jobs need there
+        dry_run: print the very calls of sbatch, and submit nothing
+    """
+    steps, settings = read_pipeline(pipeline), read_site(site)
+    folder = pipeline.with_suffix(".jobs")
+    flags = {"account": settings.get("ACCOUNT"), "partition": settings.get("PARTITION"), "qos": settings.get("QOS")}
+    work = Submission(folder, site.resolve(), dry_run, [f"--{name}={value}" for name, value in flags.items() if value])
+    earlier = read_jobs(folder / "jobs.json")
+    out = console()
+    for step in steps:
+        name, left = step.stage.name, work.left(step)
+        if not left:
+            out.print(f"{name:<16} done already", markup=False)
+            continue
+        before = earlier.get(name)
+        if before and not dry_run and under_way(before["job"]):
+            if before["digest"] != step.digest:
+                raise UserError(
+                    f"job {before['job']} does {name!r} with older settings: let it end, or scancel {before['job']}"
+                )
+            work.jobs[name] = before["job"]
+            out.print(f"{name:<16} under way: job {before['job']}", markup=False)
+            continue
+        command, environment = work.command(step, left), work.environment(step)
+        shown = shlex.join([*(f"{key}={value}" for key, value in environment.items()), *command])
+        if dry_run:
+            work.jobs[name] = f"<{name}>"
+            out.print(shown, markup=False)
+            continue
+        work.mark(step).parent.mkdir(parents=True, exist_ok=True)
+        work.jobs[name] = ask(*command, env=environment).partition(";")[0]
+        earlier[name] = {"job": work.jobs[name], "digest": step.digest, "command": shown}
+        with atomic_write(folder / "jobs.json") as handle:
+            json.dump(earlier, handle, indent=1)
+        out.print(f"{name:<16} job {work.jobs[name]}" + (f", tasks {ranges(left)}" if step.stage.array else ""), markup=False)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `mecellem slurm submit`."""
+    parse_and_call(submit, argv, prog="mecellem slurm submit")
+    return 0
