@@ -72,6 +72,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
         "perplexity and bits per byte of causal models, by sub-domain, with intervals",
     ),
     ("compare-runs",): ("evaluation.compare_runs:main", "pass or fail: does a run (FP8, say) train like another one"),
+    ("slurm", "preflight"): ("slurm.preflight:main", "are the nodes of this job fit to train, and which are not"),
     ("slurm", "submit"): ("slurm.submit:main", "the jobs of a pipeline.yaml, each waiting for those before it"),
     ("slurm", "status"): ("slurm.status:main", "how far runs are, what their jobs do, and the last error"),
     ("report",): ("evaluation.report:main", "one self-contained HTML page about a run"),
