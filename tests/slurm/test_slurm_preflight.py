@@ -80,9 +80,8 @@ def test_nodes_and_ranks_that_do_not_answer(healthy):
 
 def test_what_nvidia_smi_prints_is_read(tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
-    program.write_text(
-        "#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 570.86.15, 81559 MiB, 0'\necho 'NVIDIA H100 80GB HBM3, 570.86.15, 81559 MiB, 2'\n"
-    )
+    line = "NVIDIA H100 80GB HBM3, 570.86.15, 81559 MiB"
+    program.write_text(f"#!/bin/sh\necho '{line}, 0'\necho '{line}, 2'\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert [gpu.ecc for gpu in list_gpus()] == ["0", "2"] and list_gpus()[0].driver == "570.86.15"
