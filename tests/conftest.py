@@ -24,6 +24,25 @@ CACHE = ROOT / ".cache" / "tests"
 PACKAGES = ROOT / ".cache" / "packages"
 
 
+# Files that take a minute and more, longest first: processes share the files in order, and the last must not be the longest.
+LONGEST = (
+    "test_whole_demo.py",
+    "test_slurm_training.py",
+    "test_pipeline_scale.py",
+    "test_pipeline_same_bytes.py",
+    "test_resume.py",
+    "test_prepare_run_benchmark.py",
+    "test_runtime.py",
+    "test_pipeline_real_slurm.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
+
+
 @contextmanager
 def alone(name: str) -> Iterator[None]:
     """One process at a time makes a fixture; others (pytest-xdist, a second terminal) wait and find it made."""

@@ -44,6 +44,8 @@ class Heartbeat:
         self.ended.set()
         self.thread.join()
         self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # others are still there, or the last one was quicker
+            self.path.parent.rmdir()
 
     def enter(self, step: int) -> None:
         """`step` begins."""

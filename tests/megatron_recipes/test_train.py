@@ -180,7 +180,9 @@ def test_what_a_run_leaves_and_says(runner: Runner, tmp_path: Path):
     last = metrics(run)[-1]
     assert f"validation at step 6: loss {last['validation_loss']:.4f}" in output
     assert "checkpoints: step_0000004, step_0000006 in" in output
-    assert {path.name for path in run.iterdir()} == {"run.yaml", "metrics.jsonl", "tensorboard", "checkpoints"}
+    assert {path.name for path in run.iterdir()} == {
+        *("run.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "finished.json")
+    }
     line = next(item for item in metrics(run) if "loss" in item)
     assert line.keys() == {"step", "tokens", "loss", "lr", "grad_norm", "masked_tokens", "seconds", "tokens_per_second"}
     assert line["tokens"] == 2 * 1024 and 0.2 < line["masked_tokens"] / 1024 < 0.4

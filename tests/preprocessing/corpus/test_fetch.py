@@ -198,9 +198,9 @@ def test_an_interrupted_download_leaves_nothing_that_is_believed(tmp_path, index
         text=True,
         start_new_session=True,
     )
-    assert served.half_sent.wait(timeout=60)
+    assert served.half_sent.wait(timeout=200)
     os.killpg(child.pid, how)  # pip is a child of it, as in a terminal
-    _, complaint = child.communicate(timeout=60)
+    _, complaint = child.communicate(timeout=200)
     assert child.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL), complaint
     assert not (cache / ATATURK.filename).exists()
     assert not (out / "corpus.json").exists()

@@ -230,6 +230,24 @@ def test_quality_shows_what_its_rules_looked_at(tmp_path):
     assert example.measures["words"] < 10 and example.measures["punctuated_lines"] == 1
 
 
+def test_a_source_has_one_colour_in_both_panels_of_the_funnel_and_the_legend_tells_it():
+    """Many short documents in some sources, few long ones in others: by documents they rank the other way round."""
+    from preprocessing.pipeline import plots
+
+    documents = {f"s{number}": [10 * number, 5 * number] for number in range(1, 10)}
+    words = {f"s{number}": [10_000 // number, 1_000 // number] for number in range(1, 10)}
+    drawn = plots.funnel(["read", "quality"], documents, words, "words")
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(drawn["csv"].partition(",")[2]).decode())))
+    expected = ["s1", "s2", "s3", "s4", "s5", "4 other sources"]
+    for panel, last in (("documents left", 10 * (6 + 7 + 8 + 9)), ("words left", sum(10_000 // n for n in (6, 7, 8, 9)))):
+        bars = [row for row in rows if row["panel"] == panel and row["y"] == "read"]
+        assert [row["series"] for row in bars] == expected  # bars get the colours in this order
+        assert float(bars[-1]["x"]) == last
+    # as drawn: for each panel the colours of its bars, stage by stage, then those of the legend
+    marks = re.findall(r"fill: var\(--mark-(\d)\)", drawn["svg"])
+    assert marks == [mark for mark in "123456" for _ in range(2)] * 2 + list("123456")
+
+
 def test_a_measure_over_many_sizes_has_an_axis_of_sizes():
     from preprocessing.pipeline import plots
 

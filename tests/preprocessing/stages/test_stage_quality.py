@@ -81,6 +81,45 @@ def test_a_rule_that_is_off_drops_nothing():
     assert verdict(GOOD.replace(".\n", "\n").removesuffix("."), min_punctuated_lines=0) is True
 
 
+ONE_LINE = GOOD.replace("\n", " ")
+OF_FEW_LINES = {
+    "a speech with a signature below it": f"{ONE_LINE}\n\nMustafa Kemal",
+    "a decision in one line that ends in names": f"{ONE_LINE} Başkan Üye Üye Kâtip",
+    "an interview in one line": f"- {ONE_LINE}",
+    "a speech that breaks off": ONE_LINE.removesuffix(".") + "...",
+}
+
+
+@pytest.mark.parametrize("text", OF_FEW_LINES.values(), ids=OF_FEW_LINES)
+def test_shares_of_lines_are_not_asked_of_one_or_two(text):
+    """Empty lines do not count."""
+    assert verdict(text) is True
+
+
+@pytest.mark.parametrize(
+    ("sign", "end", "settings", "reason"),
+    [
+        ("", "", {}, "unpunctuated_lines"),
+        ("- ", ".", {}, "bullet_lines"),
+        ("", "...", {}, "ellipsis_lines"),
+        ("", ".", {"max_short_lines": 0.5, "short_line": 1000}, "short_lines"),
+    ],
+)
+def test_shares_of_lines_are_asked_from_min_lines_on(sign, end, settings, reason):
+    lines = [f"{sign}{line.rstrip('.')}{end}" for line in GOOD.split("\n")]
+    for count, kept in ((2, True), (3, False)):
+        text = "\n".join([" ".join(lines[: 5 - count]), *lines[5 - count :]])
+        assert verdict(text, **settings) == (True if kept else (False, reason))
+    assert verdict("\n".join(lines), min_lines=5, **settings) is True
+    assert verdict(" ".join(lines), min_lines=1, **settings) == (False, reason)
+
+
+def test_what_repeats_or_is_no_running_text_goes_in_one_line_too():
+    assert verdict("\n".join([ONE_LINE, ONE_LINE]), **ANY_LINES) == (False, "duplicate_lines")
+    assert verdict("Ana Sayfa Hakkımızda İletişim Haberler Duyurular Galeri " * 12)[1] == "few_stop_words"
+    assert verdict(" ".join(["Bu sitede çerezler kullanılmaktadır ve tüm hakları saklıdır"] * 12))[1] == "top_ngrams"
+
+
 def test_every_reason_of_datatrove_has_a_key_and_every_key_a_sentence():
     assert set(QualityFilter._KEYS.values()) <= set(QualityFilter.REASONS)
     assert all(sentence for sentence in QualityFilter.REASONS.values())

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from browser_pages import check_page
+from browser_pages import DESK, check_page, opened
 from command_line import mecellem, refusal
 from real_tokenizers import QWEN, XLM_R, fetch_tokenizer
 
@@ -55,6 +55,18 @@ def test_the_report_stands_alone(folder):
     for words in ("Longest entries", "Never used", "Unreachable", "Several scripts", "<svg", "IŞIK", "[MASK]", "Split("):
         assert words in page
     check_page(folder / "page.html")
+
+
+def test_no_column_of_the_report_is_cut_off_on_a_desk(folder):
+    """With large counts and long names of sources too."""
+    page = folder / "page.html"
+    records = [{"text": text * 3000, "source": f"supreme_court_decisions.2024-{number}"} for number, text in enumerate(TEXT[:2])]
+    (folder / "large.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    done = mecellem("tokenizer", "report", "--tokenizer", "llama", "--texts", "large.jsonl", "--out", page.name, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    with opened(page, DESK) as tab:
+        wide = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth).length"
+        assert tab.evaluate(wide) == 0
 
 
 def test_bad_input_is_one_sentence_and_leaves_nothing(folder):
