@@ -58,14 +58,17 @@ def human_time(seconds: float) -> str:
 
 @contextmanager
 def step(title: str, reads: Iterable[Path | str] = (), writes: Iterable[Path | str] = ()) -> Iterator[Console]:
-    """Frame one command: a heading with what it reads, then on success what it wrote and how long it took."""
+    """Frame one command: a heading with what it reads, then on success what it wrote and how long it took.
+
+    `writes` is looked at when the work is done: a list may be filled until then.
+    """
     out = console()
     out.rule(f"[bold]{title}", align="left")
-    read, written = [str(item) for item in reads], [str(item) for item in writes]
+    read = [str(item) for item in reads]
     if read:
         out.print(f"reads   {', '.join(read)}", markup=False)
     started = time.perf_counter()
     yield out
-    if written:
+    if written := [str(item) for item in writes]:
         out.print(f"wrote   {', '.join(written)}", markup=False)
     out.print(f"took    {human_time(time.perf_counter() - started)}", markup=False)

@@ -207,12 +207,13 @@ def train(
         "sample": None if plan is None else {name: share.wanted for name, share in plan.items()},
         "tokenizers": version("tokenizers"),
     }
-    wrote: list[Path] = []
-    with step("Tokenizer: byte-level BPE", reads=[*corpus, *([held_out] if held_out else [])], writes=wrote) as console:
-        if _made_already(out, made_from):
+    made = _made_already(out, made_from)
+    reads = [*corpus, *([held_out] if held_out else [])]
+    with step("Tokenizer: byte-level BPE", reads=reads, writes=[] if made else [out]) as console:
+        if made:
             console.print(f"{out} was made from the same text already, nothing to do", markup=False)
         else:
-            with atomic_folder(out, replace=_may_replace(out, replace)) as temporary:
+            with atomic_folder(out, _may_replace(out, replace), remedy="add --replace") as temporary:
                 started = time.perf_counter()
                 if plan is not None:
                     console.print(_describe(plan), markup=False)
@@ -221,7 +222,6 @@ def train(
                 write_tokenizer(tokenizer, temporary, model_max_length)
                 hashes = {"tokenizer_sha256": sha256_of(temporary / "tokenizer.json")}
                 _write_json(temporary / _TRAINING_JSON, made_from | hashes)
-            wrote.append(out)
         if held_out:
             console.print(_measure(load_tokenizer(out).tokenizer, held_out), markup=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from mecellem.yaml_file import Place, line_of, named, parse_yaml, read_text, ref
 from preprocessing.jsonl import UNKNOWN_LICENCE
 from preprocessing.pipeline.layout import OWN_TO_STAGE
 from preprocessing.pipeline.registry import STAGES
+from preprocessing.sources.text import UTF_8
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|)", re.IGNORECASE | re.ASCII)
@@ -46,6 +48,17 @@ def _ocr(value: str) -> str:
     return value
 
 
+def _encoding(value: str) -> str:
+    """The codec's own name, so that another spelling is no change."""
+    try:
+        "".encode(value)  # refuses also Python's codecs that are not of text
+        return codecs.lookup(value).name
+    except (LookupError, ValueError):
+        raise ValueError(
+            f"{value!r} is no encoding that Python has: write its name, such as windows-1254, iso-8859-9 or utf-16"
+        ) from None
+
+
 Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 
 
@@ -70,9 +83,10 @@ class Limits(_Strict):
 
 
 class TextOptions(_Strict):
-    """Plain text: a document a file, or several in a file with blank lines between them."""
+    """Plain text: a document a file, or several in a file with blank lines between them; `encoding` is Python's name of it."""
 
     documents: Literal["file", "blank_line"] = "file"
+    encoding: Annotated[str, AfterValidator(_encoding)] = UTF_8
 
 
 class HubOptions(_Strict):

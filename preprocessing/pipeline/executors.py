@@ -6,12 +6,14 @@ import math
 import multiprocessing
 import os
 import shlex
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from preprocessing.pipeline.phases import Phase
 
 LONGEST_ARRAY = 1000  # tasks in one Slurm array; clusters' MaxArraySize is 1,001 unless their administrators raised it
 _MANY_FILES = "ulimit -n $(ulimit -Hn)"  # searches for duplicates open files of every shard at once
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 _AHEAD = 4  # tasks handed to the pool beyond those that run: the pool copies each task's pipeline
 
 
@@ -45,25 +48,29 @@ class LocalExecutor(LocalPipelineExecutor):
         """
         ranks = iter(self.get_incomplete_ranks())
         self.logs.mkdir(parents=True, exist_ok=True)
-        with _pool(self.workers, self.logs / "console.log") as pool:
-            running: dict[Future[None], int] = {}
-            while True:
-                for rank in ranks:
+        try:
+            with _pool(self.workers, self.logs / "console.log") as pool:
+                self._work_through(pool, ranks, done)
+        except BrokenProcessPool:
+            raise UserError(
+                f"a worker was killed in {self.logs.parent.parent}, most likely for want of memory: "
+                "the same command goes on; fewer --workers or a smaller shard_size need less"
+            ) from None
+
+    def _work_through(self, pool: ProcessPoolExecutor, ranks: Iterator[int], done: Callable[[int], None]) -> None:
+        running: dict[Future[None], int] = {}
+        while True:
+            for rank in ranks:
+                with _uninterrupted():  # a pool that is interrupted while it starts a process cannot be shut down
                     running[pool.submit(_run_task, self, rank)] = rank
-                    if len(running) >= self.workers + _AHEAD:
-                        break
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    rank = running.pop(future)
-                    try:
-                        future.result()
-                    except BrokenProcessPool:
-                        raise UserError(
-                            f"a worker was killed in {self.logs.parent.parent}, most likely for want of memory: "
-                            "the same command goes on; fewer --workers or a smaller shard_size need less"
-                        ) from None
-                    done(rank)
+                if len(running) >= self.workers + _AHEAD:
+                    break
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                rank = running.pop(future)
+                future.result()
+                done(rank)
 
 
 def _run_task(executor: LocalExecutor, rank: int) -> None:
@@ -86,28 +93,59 @@ def quiet() -> None:
 
 
 @contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM that come inside are acted on at the end."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread is interrupted
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _INTERRUPTIONS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
+
+
+def _start_server() -> None:
+    """Start the process that workers are forked from, with Ctrl-C blocked in it and so in them: it is the parent's business.
+
+    The workers' own initializer would be too late: a Ctrl-C while they start would leave tracebacks on the console.
+    """
+    resource_tracker.ensure_running()  # first, for it unblocks what is blocked when it starts
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+@contextmanager
 def _pool(workers: int, console: Path) -> Iterator[ProcessPoolExecutor]:
     """Processes that share no state; on Ctrl-C, SIGTERM or an error they are ended at once: no task is half done."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["preprocessing.pipeline.executors", "preprocessing.pipeline.read"])
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(str(console),))
+    with _uninterrupted():
+        _start_server()
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(str(console),))
     try:
         yield pool
+        pool.shutdown(wait=True)
     except BaseException:
-        for child in set(multiprocessing.active_children()) - before:
-            child.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
+        with _uninterrupted():
+            for child in set(multiprocessing.active_children()) - before:
+                child.kill()
+            pool.shutdown(wait=True, cancel_futures=True)
         raise
-    pool.shutdown(wait=True)
 
 
 def _start_worker(console: str) -> None:
-    """Prepare a worker: what libraries print goes to a file, Ctrl-C is the parent's business, and it ends with it."""
+    """Prepare a worker: what libraries print goes to a file, SIGTERM ends it, and so does the end of its parent."""
     import resource
-    import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     descriptor = os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from mecellem.errors import UserError
 from preprocessing.pipeline.config import Limits
 from preprocessing.pipeline.ledger import Location, SourceLedger, TaskLedger, most_common, read_ledger
 from preprocessing.pipeline.plan import Plan
+from preprocessing.sources.documents import first_names
 from preprocessing.sources.found import PROBLEMS
 
 _ALIKE = 0.75  # of difflib's ratio: "tarihi" and "tarih" are, "title" and "file" are not
@@ -25,7 +27,7 @@ def check_fields(ledger: TaskLedger) -> None:
     """Raise `UserError` for a name in `keep_fields` that no record had and that is another one mistyped, by its looks."""
     for name, source in ledger.sources.items():
         for field in _absent(source):
-            if near := _nearest(field, source):
+            if near := _nearest(field, source.other_fields, [name for name, count in source.fields.items() if count]):
                 raise UserError(
                     f"source {name}: no record has the field {field!r} that `keep_fields` names: did you mean {near!r}? Mend "
                     "the name, or take it out, and run the same command again"
@@ -46,9 +48,29 @@ def _absent(source: SourceLedger) -> list[str]:
     return [field for field, count in source.fields.items() if not count and source.entered.documents]
 
 
-def _nearest(field: str, source: SourceLedger) -> str | None:
+def check_first_records(plan: Plan, stages: Path) -> None:
+    """Asked before an earlier run's reading is removed: `UserError` for names that look mistyped in a source's first records.
+
+    Those may lack a field that later ones have, so the sentence tells how to go on with the name as it is.
+    """
+    seen: set[str] = set()
+    for task in plan.tasks:
+        reading = task.reading
+        if reading.source in seen or reading.kind in ("parquet", "pdf"):  # columns are checked; pages may cost OCR
+            continue
+        seen.add(reading.source)
+        there = first_names(task.parts, reading)
+        for key, field in [("text_field", reading.text_field), *(("keep_fields", name) for name in reading.keep_fields)]:
+            if field not in there and (near := _nearest(field, there, reading.columns)):
+                raise UserError(
+                    f"source {reading.source}: none of the first records has the field {field!r} that `{key}` names: did you "
+                    f"mean {near!r}? Nothing was removed; if the name is right, remove {stages} and run the same command again"
+                )
+
+
+def _nearest(field: str, names: Iterable[str], kept: Iterable[str]) -> str | None:
     """The name that was meant, if there is one like it that is not kept itself."""
-    others = {name.casefold(): name for name in source.other_fields if name != field and not source.fields.get(name)}
+    others = {name.casefold(): name for name in names if name not in {field, *kept}}
     found = difflib.get_close_matches(field.casefold(), others, 1, _ALIKE)
     return others[found[0]] if found else None
 

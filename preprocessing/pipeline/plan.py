@@ -54,7 +54,7 @@ def make_plan(corpus: Corpus) -> Plan:
     seen: list[Any] = []
     for source in corpus.file.sources:
         limits = corpus.limits_of(source.name)
-        reading = _reading(source, limits.record_size)
+        reading = _reading(source, limits.record_size, corpus.path.resolve().parent)
         if source.kind == "hub":
             from preprocessing.sources.hub import parts
 
@@ -62,15 +62,18 @@ def make_plan(corpus: Corpus) -> Plan:
             seen.append([source.reading, limits.record_size, [[dataclasses.asdict(part) for part in task] for task in planned]])
         else:
             files = find_files(source.name, source.kind, source.paths)
-            _check_ocr(source)
+            _check_ocr(reading)
             planned = plan_tasks(files, reading, corpus.file.shard_size)
             seen.append([source.reading, limits.record_size, [_seen(file) for file in files]])
         tasks += [Task(reading, task) for task in planned]
     return Plan(tasks, digest_of([corpus.file.shard_size, seen]))
 
 
-def _reading(source: Source, record_size: int) -> Reading:
-    options = {"text": source.text, "hub": source.hub, "pdf": source.pdf}.get(source.kind)
+def _reading(source: Source, record_size: int, folder: Path) -> Reading:
+    kinds = {"text": source.text, "hub": source.hub, "pdf": source.pdf}
+    options = kinds[source.kind].model_dump() if source.kind in kinds else {}
+    if source.kind == "pdf":
+        options["folder"] = str(folder)  # where a plug-in may lie
     return Reading(
         source=source.name,
         kind=source.kind,
@@ -79,15 +82,15 @@ def _reading(source: Source, record_size: int) -> Reading:
         id_field=source.id_field,
         keep_fields=tuple(source.keep_fields),
         record_size=record_size,
-        options=options.model_dump() if options else {},
+        options=options,
     )
 
 
-def _check_ocr(source: Source) -> None:
-    if source.kind == "pdf":
+def _check_ocr(reading: Reading) -> None:
+    if reading.kind == "pdf":
         from preprocessing.sources.pdf import ocr_function
 
-        ocr_function(source.pdf.ocr, source.pdf.languages)
+        ocr_function(reading.options["ocr"], reading.options["languages"], reading.options["folder"])
 
 
 def _seen(file: SourceFile) -> list[Any]:

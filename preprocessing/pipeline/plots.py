@@ -77,11 +77,16 @@ def short(number: float) -> str:
 
 
 def funnel(stages: Sequence[str], documents: dict[str, list[int]], amounts: dict[str, list[int]], unit: str) -> dict[str, str]:
-    """What is left after each stage, stacked by source: documents beside `amounts` in words or tokens, lists of `stages`."""
+    """What is left after each stage, stacked by source: documents beside `amounts` in words or tokens, lists of `stages`.
+
+    A source has one colour in both panels, which the one legend tells. Of more sources than colours those with the largest
+    amounts at the first stage are shown by name, and all others together.
+    """
     figure, axes = _figure(0.9 + 0.34 * len(stages), 2)
+    named = _largest(amounts)
     for ax, counts, what in ((axes[0], documents, "documents"), (axes[1], amounts, unit)):
         left = [0] * len(stages)
-        for number, (name, values) in enumerate(_fewer(counts).items()):
+        for number, (name, values) in enumerate(_grouped(counts, named).items()):
             ax.barh(range(len(stages)), values, left=left, color=_MARKS[number], height=0.66, label=name)
             left = [before + value for before, value in zip(left, values, strict=True)]
         for row, value in enumerate(left):
@@ -98,12 +103,19 @@ def funnel(stages: Sequence[str], documents: dict[str, list[int]], amounts: dict
     return _drawn(figure)
 
 
-def _fewer(counts: dict[str, list[int]]) -> dict[str, list[int]]:
+def _largest(counts: dict[str, list[int]]) -> list[str]:
+    """The sources that have a colour to themselves, in the order of their colours."""
     if len(counts) <= _MOST_SOURCES:
-        return counts
-    order = sorted(counts, key=lambda name: -counts[name][0])
-    rest = [sum(column) for column in zip(*(counts[name] for name in order[_MOST_SOURCES - 1 :]), strict=True)]
-    return {name: counts[name] for name in order[: _MOST_SOURCES - 1]} | {"others": rest}
+        return list(counts)
+    return sorted(counts, key=lambda name: -counts[name][0])[: _MOST_SOURCES - 1]
+
+
+def _grouped(counts: dict[str, list[int]], named: Sequence[str]) -> dict[str, list[int]]:
+    """The counts of the named sources, in that order, then the sum of those that are not."""
+    rest = [values for name, values in counts.items() if name not in named]
+    # no source can be called so: names have no spaces
+    others = {f"{len(rest)} other sources": [sum(column) for column in zip(*rest, strict=True)]} if rest else {}
+    return {name: counts[name] for name in named} | others
 
 
 def lengths(before: Counts, after: Counts) -> dict[str, str]:

@@ -69,7 +69,7 @@ STAGES = {
         StageKind("exact_dedup", "ExactDedupSettings", version=2),
         StageKind("minhash", "MinhashSettings", version=3),
         StageKind("semantic_dedup", "SemanticDedupSettings", version=3),
-        StageKind("quality", "QualitySettings", "QualityFilter"),
+        StageKind("quality", "QualitySettings", "QualityFilter", version=2),
         StageKind("language", "LanguageSettings", "LanguageFilter"),
         StageKind("morphology", "MorphologySettings", "MorphologyFilter", version=2),
         StageKind("pii", "PiiSettings", "PiiMask", version=3),

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from preprocessing.pipeline.plan import Plan
     from preprocessing.pipeline.steps import Step
 
+_WHY = 3  # reasons named in a stage's line
+
 
 def run(
     corpus: tyro.conf.Positional[Path],
@@ -81,10 +83,12 @@ def _lock(out: Path) -> Iterator[None]:
         yield
 
 
-def _planned(corpus: Corpus, console: Console) -> tuple[Plan, list[Step]]:
+def _planned(corpus: Corpus, console: Console) -> tuple[Plan, list[Step], dict[str, list[Phase]]]:
+    """The tasks, the stages, and the phases of those that are not done; all is checked before older work is removed."""
     from preprocessing.pipeline.executors import quiet
+    from preprocessing.pipeline.limits import check_first_records
     from preprocessing.pipeline.plan import make_plan
-    from preprocessing.pipeline.steps import begin, free_what_was_read, steps_of
+    from preprocessing.pipeline.steps import begin, free_what_was_read, steps_of, steps_to_do
     from preprocessing.sources import pdf
 
     quiet()
@@ -93,6 +97,9 @@ def _planned(corpus: Corpus, console: Console) -> tuple[Plan, list[Step]]:
     if not plan.tasks:
         raise UserError(f"{corpus.path}: the sources hold nothing to read: check `paths`")
     steps = steps_of(corpus, plan)
+    waiting = {step.name: step.phases() for step in steps_to_do(steps)}  # their settings are checked here
+    if steps[0].name in waiting and not steps[0].is_begun and steps[0].folders.root.exists():
+        check_first_records(plan, steps[0].folders.root.parent)
     for sentence in begin(steps, plan):
         console.print(f"again   {sentence}", markup=False)
     if corpus.file.keep_shards == "last":
@@ -101,7 +108,7 @@ def _planned(corpus: Corpus, console: Console) -> tuple[Plan, list[Step]]:
         if source.kind == "pdf" and (advice := pdf.advice(source.pdf.model_dump())):
             console.print(f"note    source {source.name}: {advice}", markup=False)
     console.print(f"plan    {len(plan.tasks):,} tasks of {len(corpus.file.sources)} sources", markup=False)
-    return plan, steps
+    return plan, steps, waiting
 
 
 def _limits(corpus: Corpus) -> dict[str, Any]:
@@ -113,8 +120,7 @@ def _run_here(corpus: Corpus, workers: int, console: Console) -> None:
     from preprocessing.pipeline.limits import field_notes
     from preprocessing.pipeline.steps import free_what_was_read
 
-    plan, steps = _planned(corpus, console)
-    waiting = {stage.name: stage.phases() for stage in steps if not stage.is_done}  # their settings are checked here
+    plan, steps, waiting = _planned(corpus, console)
     for stage in steps:
         if stage.name not in waiting:
             console.print(f"{stage.name:<16} done already", markup=False)
@@ -180,22 +186,18 @@ def _early_check(phase: Phase, plan: Plan, limits: dict[str, Any]) -> Callable[[
 
 def _sentence(ledger: TaskLedger) -> str:
     """What a stage did, in one line."""
-    from preprocessing.pipeline.ledger import most_common
+    from preprocessing.pipeline.status import counts_of
 
     whole = ledger.total()
     parts = [f"{whole.kept.documents:,} documents, {whole.kept.words:,} words"]
     dropped = {reason: tally.documents for reason, tally in whole.dropped.items()}
     if dropped:
-        parts.append(f"{sum(dropped.values()):,} dropped ({_counts(most_common(dropped, 3))})")
+        parts.append(f"{sum(dropped.values()):,} dropped ({counts_of(dropped, _WHY)})")
     if whole.quarantined:
-        parts.append(f"{sum(whole.quarantined.values()):,} set aside ({_counts(most_common(whole.quarantined, 3))})")
+        parts.append(f"{sum(whole.quarantined.values()):,} set aside ({counts_of(whole.quarantined, _WHY)})")
     if ledger.changed:
-        parts.append(f"changed {_counts(most_common(ledger.changed, 3))}")
+        parts.append(f"changed {counts_of(ledger.changed, _WHY)}")
     return ", ".join(parts)
-
-
-def _counts(pairs: list[tuple[str, int]]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in pairs)
 
 
 def _page_so_far(corpus: Corpus) -> None:
@@ -237,8 +239,7 @@ def _submit(corpus: Corpus, site: Path, workers: int | None, console: Console) -
     from preprocessing.pipeline.slurm import last_phases, sbatch_or_say
 
     settings = read_site(site)
-    _, steps = _planned(corpus, console)
-    waiting = {stage.name: stage.phases() for stage in steps if not stage.is_done}  # their settings are checked here
+    _, steps, waiting = _planned(corpus, console)
     before: SlurmExecutor | None = None
     read_by = dict(zip([stage.name for stage in steps[1:]], steps, strict=False)) if corpus.file.keep_shards == "last" else {}
     with sbatch_or_say():

@@ -152,10 +152,17 @@ def status(corpus: tyro.conf.Positional[Path], examples: bool = False) -> None:
         _print_examples(out, state, examples)
 
 
+def counts_of(counts: dict[str, int], most: int) -> str:
+    """The largest counts with their names, at most `most`, and how many more names there are."""
+    from preprocessing.pipeline.ledger import most_common
+
+    hidden = len(counts) - most
+    shown = [f"{name} {count:,}" for name, count in most_common(counts, most)]
+    return ", ".join([*shown, f"{hidden:,} more"] if hidden > 0 else shown)
+
+
 def _table(states: list[StageState]) -> Table:
     from rich.table import Table
-
-    from preprocessing.pipeline.ledger import most_common
 
     table = Table(box=None, pad_edge=False)
     table.add_column("stage")
@@ -165,12 +172,10 @@ def _table(states: list[StageState]) -> Table:
     for state in states:
         whole = state.ledger.total()
         why = {reason: tally.documents for reason, tally in whole.dropped.items()} | whole.quarantined
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in most_common(why, _WHY))
-        hidden = len(why) - _WHY
-        notes = [reasons + (f", {hidden} more" if hidden > 0 else "")] if reasons else []
+        notes = [counts_of(why, _WHY)] if why else []
         for what, counts in (("skipped", whole.skipped), ("changed", state.ledger.changed), ("noted", state.ledger.noted)):
             if counts:
-                notes.append(f"{what} " + ", ".join(f"{name} {count:,}" for name, count in most_common(counts, _WHY)))
+                notes.append(f"{what} {counts_of(counts, _WHY)}")
         table.add_row(
             state.name,
             f"{state.ready:,}/{state.folders.tasks:,}",

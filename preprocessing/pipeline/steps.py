@@ -55,6 +55,12 @@ class Step:
         return done is not None and done.digest == self.digest
 
     @property
+    def is_begun(self) -> bool:
+        """Whether it was begun under these very settings, and may be done."""
+        begun = read_begun(self.folders)
+        return begun is not None and begun["digest"] == self.digest
+
+    @property
     def is_freed(self) -> bool:
         """Whether its shards were freed."""
         done = read_done(self.folders)
@@ -119,10 +125,7 @@ def begin(steps: list[Step], plan: Plan) -> list[str]:
     after it; what was begun under the same goes on. Where the shards that would be read were freed, so are their stages.
     """
     said: list[str] = []
-    root = steps[0].folders.root.parent
-    there = sorted(item for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
-    changed = (there[number : number + 1] != [step.folders.root] or _changed(step) for number, step in enumerate(steps))
-    first = next((number for number, other in enumerate(changed) if other), len(steps))
+    there, first = _there(steps), _first_changed(steps)
     start = _first_with_input(steps, first)
     if there[start:]:
         why = _why(steps[first], there[first]) if there[first:] and first < len(steps) else "the stages after it changed"
@@ -139,6 +142,24 @@ def begin(steps: list[Step], plan: Plan) -> list[str]:
         elif step.folders.work.exists():  # the run was killed just after the stage was done
             shutil.rmtree(step.folders.work)
     return said
+
+
+def steps_to_do(steps: list[Step]) -> list[Step]:
+    """The stages that `begin` will find to be done, or done again; nothing is changed."""
+    start = _first_with_input(steps, _first_changed(steps))
+    return [step for number, step in enumerate(steps) if number >= start or not step.is_done]
+
+
+def _there(steps: list[Step]) -> list[Path]:
+    root = steps[0].folders.root.parent
+    return sorted(item for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
+
+
+def _first_changed(steps: list[Step]) -> int:
+    """The number of the first stage that is not there as it was begun; that of stages where all are."""
+    there = _there(steps)
+    changed = (there[number : number + 1] != [step.folders.root] or not step.is_begun for number, step in enumerate(steps))
+    return next((number for number, other in enumerate(changed) if other), len(steps))
 
 
 def _first_with_input(steps: list[Step], first: int) -> int:
@@ -162,11 +183,6 @@ def free_what_was_read(steps: list[Step]) -> None:
     for before, after in pairwise(steps):
         if before.is_done and after.is_done:
             free_shards(before.folders)
-
-
-def _changed(step: Step) -> bool:
-    begun = read_begun(step.folders)
-    return begun is None or begun["digest"] != step.digest
 
 
 def read_begun(folders: StageFolders) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from preprocessing.sources.found import Found, Item, Part, Problem, Reading, Ski
 from preprocessing.sources.lines import SAMPLE
 
 _RECORDS = 100  # that are looked at for names
-_NO_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EISDIR, errno.ENOTDIR)
+_NO_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
 def read_part(part: Part, reading: Reading) -> Iterator[Document | Problem | Skipped]:
@@ -37,11 +37,18 @@ def read_part(part: Part, reading: Reading) -> Iterator[Document | Problem | Ski
 def field_names(parts: Sequence[Part], reading: Reading, most: int) -> list[str]:
     """Names that the first records of the first part that has any have beside the text's; at most `most`."""
     for part in parts:
+        if names := [name for name in first_names([part], reading) if name != reading.text_field]:
+            return names[:most]
+    return []
+
+
+def first_names(parts: Sequence[Part], reading: Reading) -> list[str]:
+    """All names, sorted, that the first records of the first part that has any have; a file that is gone has none."""
+    for part in parts:
         with suppress(OSError):
             found = (item for item in _reader(reading.kind)(part, reading) if isinstance(item, Found))
-            names = {name: None for item in islice(found, _RECORDS) for name in item.fields if name != reading.text_field}
-            if names:
-                return sorted(names)[:most]
+            if names := {name for item in islice(found, _RECORDS) for name in item.fields}:
+                return sorted(names)
     return []
 
 

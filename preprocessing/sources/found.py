@@ -11,7 +11,7 @@ PROBLEMS: dict[str, str] = {
     "empty_file": "the file has no bytes",
     "damaged_file": "the compressed or structured file is cut or broken; what stands around the damage was read",
     "too_long": "the record is longer than `limits: record_size`",
-    "not_utf8": "the bytes are not UTF-8",
+    "not_utf8": "the bytes are not UTF-8, or not what `text: encoding` says",
     "not_json": "the line is not a JSON object",
     "nul_bytes": "the record holds NUL characters, as binary files and torn writes do",
     "no_text": "the record has no text field, or it is null",

@@ -7,8 +7,8 @@ A plug-in for OCR, as for the vision language model of the paper, is any functio
 named in the YAML file as `pdf: {ocr: "package.module:read_page"}`. `image` is the page in colour at `pdf: dpi`, which
 `image.info["dpi"]` says as well; `page` counts from 1. It is called only for pages that have next to no text of their own,
 once a page, in the order of the pages, by one process a task; for equal images it must return equal texts, or a resumed run
-differs from an undisturbed one. The function's module is imported in each task once: load a model there, and run
-`--workers` no more than the GPUs hold.
+differs from an undisturbed one. The function's module may lie beside the YAML file or in the folder that the command is run
+in. It is imported in each process once: load a model there, and run `--workers` no more than the GPUs hold.
 
 Tesseract runs on one thread, as there is a process a task, and turns pages that lie on their side where its data `osd` is
 installed. A page of five lines takes it a second.
@@ -21,8 +21,10 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from mecellem.errors import UserError
@@ -92,7 +94,7 @@ def _scanned(page: Any, number: int, path: str, options: dict[str, Any]) -> str 
     """
     if not any(True for _ in page.get_objects(max_depth=2)):
         return None
-    read_page = ocr_function(options["ocr"], options["languages"])
+    read_page = ocr_function(options["ocr"], options["languages"], options.get("folder", "."))
     if read_page is None:
         return ""
     image = page.render(scale=options["dpi"] / 72).to_pil()
@@ -119,9 +121,10 @@ def advice(options: dict[str, Any]) -> str | None:
 
 
 @lru_cache(maxsize=4)
-def ocr_function(name: str, languages: str) -> ReadPage | None:
+def ocr_function(name: str, languages: str, folder: str = ".") -> ReadPage | None:
     """The function behind `pdf: ocr`; None for `none`, and for `tesseract` where the program is not installed.
 
+    A plug-in's module is looked for among what is installed, then in `folder`, that of the YAML file, and the current one.
     Raises `UserError` for a plug-in that cannot be imported and for a language that Tesseract has no data of.
     """
     if name == "none":
@@ -130,10 +133,16 @@ def ocr_function(name: str, languages: str) -> ReadPage | None:
         program = shutil.which("tesseract")
         return _tesseract(program, languages) if program else None
     module, _, function = name.partition(":")
+    folders = list(dict.fromkeys((str(Path(folder).resolve()), str(Path.cwd()))))
+    # behind the others, so that no file there hides a module of ours; they stay, for what the plug-in imports later
+    sys.path += [item for item in folders if item not in sys.path]
     try:
         return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"pdf: ocr: {name} cannot be imported ({error}): write package.module:function") from None
+    except Exception as error:  # the plug-in's own module may raise anything
+        raise UserError(
+            f"pdf: ocr: {name} cannot be imported ({type(error).__name__}: {error}): looked among the installed packages and "
+            f"in {' and '.join(folders)}; write module:function, and put the module into one of them"
+        ) from None
 
 
 def _tesseract(program: str, languages: str) -> ReadPage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from mecellem.errors import UserError
 from preprocessing.sources.blocks import is_compressed
 from preprocessing.sources.found import Part, Reading
+from preprocessing.sources.text import is_wide
 
 _SEEK = 1 << 16
 _SUFFIXES = {
@@ -32,27 +34,37 @@ class SourceFile:
 
 
 def find_files(name: str, kind: str, patterns: list[str]) -> list[SourceFile]:
-    """The files of a source in the order of `paths`, each pattern's files sorted. Raises `UserError` where there are none."""
-    found: dict[str, None] = {}
+    """The files of a source in the order of `paths`, each pattern's files sorted. Raises `UserError` where there are none.
+
+    A link that leads nowhere, among the files of a pattern, is a file of no bytes: the task that reads it tells that it is
+    missing, and `limits: missing_files` says whether the run goes on.
+    """
+    found: dict[str, bool] = {}
     for pattern in patterns:
+        is_pattern = glob.has_magic(pattern)
         # Path.glob takes no pattern that starts with a slash
-        matches = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207
+        matches = sorted(glob.glob(pattern, recursive=True)) if is_pattern else [pattern]  # noqa: PTH207
         matches = [path for path in matches if not Path(path).is_dir() or path == pattern]
         if not matches:
             raise UserError(f"source {name}: {pattern} matches no file: check `paths`")
-        found.update(dict.fromkeys(matches))
-    return [_source_file(name, kind, path, number) for number, path in enumerate(found)]
+        for path in matches:
+            found.setdefault(path, is_pattern)
+    return [_source_file(name, kind, path, number, may_lack) for number, (path, may_lack) in enumerate(found.items())]
 
 
-def _source_file(name: str, kind: str, path: str, number: int) -> SourceFile:
+def _source_file(name: str, kind: str, path: str, number: int, may_lack: bool) -> SourceFile:
     if not path.endswith(_SUFFIXES[kind]):
         raise UserError(f"source {name}: {path} does not look like kind: {kind}: its name should end in {_SUFFIXES[kind][0]}")
     try:
         status = Path(path).stat()
-    except FileNotFoundError:
-        raise UserError(f"source {name}: {path} is not there: check `paths`") from None
     except PermissionError:
         raise UserError(f"source {name}: {path} may not be read: check its permissions") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
+        if may_lack:
+            return SourceFile(path, number, 0, 0)
+        raise UserError(f"source {name}: {path} is not there: check `paths`") from None
     if Path(path).is_dir():
         raise UserError(f"source {name}: {path} is a folder: write {path}/** or a pattern for its files")
     return SourceFile(path, number, status.st_size, status.st_mtime_ns)
@@ -97,7 +109,7 @@ def _parts(file: SourceFile, reading: Reading, shard_size: int, columns: set[str
     if reading.kind == "parquet":
         yield from _row_groups(file, whole, reading, shard_size, columns)
     elif reading.kind in ("jsonl", "text") and file.size > shard_size and not is_compressed(Path(file.path)):
-        if reading.kind == "text" and reading.options["documents"] == "file":
+        if reading.kind == "text" and (reading.options["documents"] == "file" or is_wide(reading.options["encoding"])):
             yield whole, file.size
             return
         start = 0

@@ -36,6 +36,8 @@ STOP_WORDS = (
 )
 # What a finished line ends with in Turkish print. datatrove's own set has 170 signs of the world's scripts and no quotes.
 LINE_ENDS = (".", "!", "?", "…", ":", ";", '"', "'", "”", "’", "»", ")")
+# What is a share of a document's lines; how many of them repeat is asked of two lines already.
+_SHARES_OF_LINES = ("max_bullet_lines", "max_ellipsis_lines", "min_punctuated_lines", "max_short_lines")
 _FINEWEB2 = "FineWeb-2's setting for Turkish"
 _GOPHER = "Gopher, table A1"
 
@@ -88,6 +90,12 @@ class QualitySettings(BaseModel):
         default=0.1, ge=0, description="share of characters in repeated lines: FineWeb-2's"
     )
     max_lines_per_word: Share = Field(default=0.273, ge=0, description=f"line breaks per word, above it a list: {_FINEWEB2}")
+    min_lines: int = Field(
+        default=3,
+        ge=0,
+        description="fewest lines, empty ones aside, that a document must have for the shares of lines (bullets, ellipses, "
+        "sentence ends, short ones) to be asked: of one or two lines a share says nothing. Ours, see docs/decisions/0016",
+    )
 
     c4: bool = Field(
         default=False,
@@ -199,17 +207,19 @@ class QualityFilter(BaseFilter):
         self.stop_words = frozenset(every_casing(settings.stop_words))
         self.words = words = TurkishTokens()
         # cheap rules first, n-grams after them; datatrove caches the last texts' words, so they are split once
-        self.rules: list[BaseFilter] = [_gopher_quality(settings, words), _fineweb(settings, words)]
-        self.rules.append(_gopher_repetition(settings, words))
-        if settings.c4:
-            self.rules.append(_c4(settings, words))
+        repetition = [_gopher_repetition(settings, words)]
+        last = [*repetition, _c4(settings, words)] if settings.c4 else repetition
+        few = settings.model_copy(update=dict.fromkeys(_SHARES_OF_LINES, 0))
+        self.rules: list[BaseFilter] = [_gopher_quality(settings, words), _fineweb(settings, words), *last]
+        self.rules_of_few_lines: list[BaseFilter] = [_gopher_quality(few, words), _fineweb(few, words), *last]
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep the document (True) or drop it with a key of `REASONS`; with `c4`, lines of its text may be cut."""
         if not doc.text.strip():
             return False, "empty"
         doc.metadata["measures"] = measures(doc.text, self.words, self.stop_words)
-        for rule in self.rules:
+        few_lines = sum(bool(line.strip()) for line in doc.text.split("\n")) < self.settings.min_lines
+        for rule in self.rules_of_few_lines if few_lines else self.rules:
             verdict = rule.filter(doc)
             if verdict is not True:
                 assert isinstance(verdict, tuple), verdict

@@ -87,16 +87,14 @@ def compare(
         raise UserError("--tokenizers names none: give one or more folders, .json files or .tiktoken files")
     if replace and out.exists() and not (out / "compare.json").is_file():
         raise UserError(f"--replace: {out} holds no compare.json, so it is not removed: choose another --out")
-    wrote: list[Path] = []
-    with step("Tokenizers compared", reads=[*tokenizers, *texts], writes=wrote) as console:
-        with atomic_folder(out, replace=replace and out.exists()) as folder:
+    with step("Tokenizers compared", reads=[*tokenizers, *texts], writes=[out]) as console:
+        with atomic_folder(out, replace and out.exists(), remedy="add --replace") as folder:
             loaded = load_tokenizers(tokenizers)
             for note in (note for tokenizer in loaded for note in tokenizer.notes):
                 console.print(note, markup=False)
             domains = read_domains(texts, sample_bytes)
             results = compare_loaded(loaded, domains)
             _write(folder, results, domains, {"texts_sha256": fingerprint(texts), "sample_bytes": sample_bytes})
-        wrote.append(out)
         console.print(table(results))
         for key in ("tokens_per_word", "apostrophe_whole") if len(domains) > 1 else ():
             console.print(table_by_source(results, key))

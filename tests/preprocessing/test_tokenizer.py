@@ -173,15 +173,15 @@ def test_the_command_trains_measures_and_does_not_train_twice(corpus, tmp_path):
     out = tmp_path / "out"
     first = train(corpus, out, "--held-out", corpus)
     assert first.returncode == 0, first.stderr
-    assert "bytes per token" in first.stdout
+    assert "bytes per token" in first.stdout and f"wrote   {out}\n" in first.stdout
     assert load_tokenizer(out).vocab_size == 400
     stamp = (out / "tokenizer.json").stat().st_mtime_ns
     again = train(corpus, out)
     assert again.returncode == 0
-    assert "nothing to do" in again.stdout
+    assert "nothing to do" in again.stdout and "wrote" not in again.stdout
     assert (out / "tokenizer.json").stat().st_mtime_ns == stamp
 
-    assert "exists already" in refusal(train(corpus, out, size=350))
+    assert "exists already: choose another folder or add --replace" in refusal(train(corpus, out, size=350))
     assert load_tokenizer(out).vocab_size == 400
     assert train(corpus, out, "--replace", size=350).returncode == 0
     assert load_tokenizer(out).vocab_size == 350

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -89,6 +89,14 @@ def test_the_examples_of_the_page_are_a_corpus_that_can_be_read(tmp_path):
     assert {source.kind for source in corpus.file.sources} == {"jsonl", "parquet", "text", "warc", "hub", "pdf"}
 
 
+def test_the_example_of_the_readme_has_every_stage_and_can_be_read(tmp_path):
+    blocks = re.findall(r"```\n(out: .*?)```", (PAGE.parents[1] / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 1
+    path = tmp_path / "corpus.yaml"
+    path.write_text(blocks[0])
+    assert [stage.name for stage in config.read_corpus(path).stages] == list(STAGES)
+
+
 def test_the_plug_in_of_the_page_reads_a_scanned_page(tmp_path, monkeypatch):
     from PIL import Image
 
@@ -100,9 +108,12 @@ def test_the_plug_in_of_the_page_reads_a_scanned_page(tmp_path, monkeypatch):
     (tmp_path / "my_ocr.py").write_text(blocks[0])
     monkeypatch.syspath_prepend(tmp_path)
     asked = []
-    model = ModuleType("my_model")
-    model.load = lambda: lambda image: asked.append(image) or "Karar verildi."  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "my_model", model)
+
+    def read_text(image):
+        asked.append(image)
+        return "Karar verildi."
+
+    monkeypatch.setitem(sys.modules, "my_model", SimpleNamespace(load=lambda: read_text))
     scan = tmp_path / "scan.pdf"
     Image.new("RGB", (200, 100), "white").save(scan)
     options = config.PdfOptions(ocr="my_ocr:read_page", dpi=144).model_dump()

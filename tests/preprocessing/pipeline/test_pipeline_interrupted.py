@@ -2,14 +2,19 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import process
 
 import pytest
 from command_line import mecellem
-from pipeline_runs import documents, jsonl_source, sentences, write_corpus, write_jsonl
+from pipeline_runs import Killed, documents, jsonl_source, sentences, write_corpus, write_jsonl
+
+from preprocessing.pipeline.executors import LocalExecutor
+from preprocessing.pipeline.phases import Phase
 
 
 @pytest.fixture
@@ -20,30 +25,30 @@ def corpus(tmp_path):
 
 
 def interrupted_after(corpus, seconds):
-    """Code and standard error of a run that is interrupted, as a terminal does: with all of its processes."""
+    """Code and both outputs of a run that is interrupted, as a terminal does: with all of its processes."""
     lock = corpus.parent / "out" / ".lock"
-    lock.unlink(missing_ok=True)
+    shutil.rmtree(lock.parent, ignore_errors=True)
     with subprocess.Popen(
         [sys.executable, "-m", "mecellem", "prepare", "run", str(corpus), "--workers", "4"],
         cwd=corpus.parent,
         start_new_session=True,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    ) as process:
+    ) as child:
         deadline = time.monotonic() + 120
         while not lock.exists():  # before that Python starts, and the run has begun nothing
-            assert process.poll() is None and time.monotonic() < deadline
+            assert child.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
         time.sleep(seconds)
-        os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    return process.returncode, said
+        os.killpg(child.pid, signal.SIGINT)
+        told, said = child.communicate(timeout=60)
+    return child.returncode, said, told
 
 
 @pytest.mark.slow
 def test_ctrl_c_at_any_moment_is_one_word(corpus):
-    """MECELLEM_KILLS=30 interrupts thirty times. A run that was at its end already counts for nothing."""
+    """MECELLEM_KILLS=30 interrupts thirty times. A run that has told its time is at its end, and counts for nothing."""
     seed = random.randrange(1 << 30)
     chance, wanted, tries = random.Random(seed), int(os.environ.get("MECELLEM_KILLS", "4")), 0
     met = 0
@@ -51,8 +56,8 @@ def test_ctrl_c_at_any_moment_is_one_word(corpus):
         tries += 1
         assert tries < 5 * wanted, seed
         # the first seconds: processes are started and libraries imported
-        code, said = interrupted_after(corpus, chance.uniform(0, 4))
-        if code == 0:
+        code, said, told = interrupted_after(corpus, chance.uniform(0, 3))
+        if "\ntook " in told:
             continue
         assert (code, said) == (130, "mecellem: interrupted\n"), seed
         met += 1
@@ -61,20 +66,24 @@ def test_ctrl_c_at_any_moment_is_one_word(corpus):
     assert len(documents(corpus.parent / "out" / "stages" / "00_read")) == 300
 
 
-def test_ctrl_c_while_processes_are_started_is_acted_on_when_they_have(tmp_path, monkeypatch):
-    """The moment is forced: the signal comes inside the pool's own first steps, which must not be left half done."""
-    from concurrent.futures import process
+@pytest.mark.parametrize("inside", ["_start_executor_manager_thread", "_adjust_process_count"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_processes_are_started_waits_until_they_have(tmp_path, monkeypatch, inside, number):
+    """The signal comes inside the pool's own first steps: half done, these would make its end fail in its turn."""
+    began, ended = [], []
+    real = getattr(process.ProcessPoolExecutor, inside)
 
-    from preprocessing.pipeline.executors import _pool, _uninterrupted
+    def interrupted(self):
+        began.append(inside)
+        signal.raise_signal(number)
+        real(self)
+        ended.append(inside)
 
-    for inside in ("_start_executor_manager_thread", "_adjust_process_count"):
-        real = getattr(process.ProcessPoolExecutor, inside)
-
-        def interrupted(self, real=real):
-            signal.raise_signal(signal.SIGINT)
-            real(self)
-
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), _pool(2, tmp_path / "console.log") as pool:
-            patched.setattr(process.ProcessPoolExecutor, inside, interrupted)
-            with _uninterrupted():
-                pool.submit(os.getpid)
+    monkeypatch.setattr(process.ProcessPoolExecutor, inside, interrupted)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
+            LocalExecutor(Phase("keep", 2, [Killed()]), tmp_path / "stage" / "logs" / "keep", 2).run_tasks(lambda _: None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert began == ended == [inside]

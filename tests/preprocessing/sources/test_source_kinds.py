@@ -4,11 +4,13 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+import zstandard
 from datatrove.data import Document
 from hypothesis import given
 from hypothesis import strategies as st
@@ -180,6 +182,31 @@ def test_pdf_gives_the_text_layer_and_scanned_pages_to_the_plug_in(pdf, tmp_path
     assert document.text == "İşçi alacağı davasında ödeme güçlüğü\n\nsayfa 2 288x144 RGB"
     with pytest.raises(UserError, match=r"our_ocr:nothing cannot be imported"):
         items(pdf, "pdf", options={"ocr": "our_ocr:nothing"})
+
+
+@pytest.mark.parametrize("where", ["beside", "current"])
+def test_a_plug_in_beside_the_yaml_file_or_in_the_current_folder_is_found(pdf, tmp_path, where):
+    """By the installed command, whose own folder is the first that Python looks in, and by its workers."""
+    corpus, current = tmp_path / "corpus", tmp_path / "current"
+    for folder in (corpus, current):
+        folder.mkdir()
+    plug_in = (corpus if where == "beside" else current) / "page_reader.py"
+    plug_in.write_text("def read_page(image, page, path):\n    return f'sayfa {page}'\n")
+    source = {"name": "scans", "kind": "pdf", "paths": [str(pdf)], "pdf": {"ocr": "page_reader:read_page"}}
+    path = corpus / "corpus.yaml"
+    path.write_text(json.dumps({"out": str(tmp_path / "out"), "sources": [source]}))
+    starter = "import sys; sys.path.remove(''); from mecellem.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", starter, "prepare", "run", path]
+    done = subprocess.run(command, cwd=current, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    with zstandard.open(next((tmp_path / "out").rglob("shards/*.zst"))) as shard:
+        assert b"sayfa 2" in shard.read()
+    plug_in.write_text("import no_such_module\n")
+    shutil.rmtree(tmp_path / "out")
+    done = subprocess.run(command, cwd=current, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "page_reader:read_page cannot be imported (ModuleNotFoundError: No module named 'no_such_module')" in done.stderr
+    assert f"in {corpus} and {current}; write module:function" in done.stderr
 
 
 def test_tesseract_is_called_with_the_page_as_png(pdf, tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def test_a_rule_that_is_off_drops_nothing():
 
 ONE_LINE = GOOD.replace("\n", " ")
 OF_FEW_LINES = {
-    "a speech with a signature below it": f"{ONE_LINE}\n\nMustafa Kemal",
+    "a speech with a signature below it": f"{ONE_LINE} Saygılarımla,\n\nMustafa Kemal",
     "a decision in one line that ends in names": f"{ONE_LINE} Başkan Üye Üye Kâtip",
     "an interview in one line": f"- {ONE_LINE}",
     "a speech that breaks off": ONE_LINE.removesuffix(".") + "...",

@@ -37,6 +37,8 @@ def test_the_command_writes_a_table_two_plots_and_the_same_json_again(folder):
     assert done.returncode == 0, done.stderr
     for words in ("llama", "apostrophe", "tokens a word", "suffix whole", "s0", "s1"):
         assert words in done.stdout
+    assert "wrote   out\n" in done.stdout
+    assert "exists already: choose another folder or add --replace" in refusal(compare(folder))
     files = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
     assert sorted(files) == ["compare.json", "compare.png", "compare.svg"]
     assert files["compare.png"].startswith(b"\x89PNG")
@@ -60,7 +62,8 @@ def test_the_report_stands_alone(folder):
 def test_no_column_of_the_report_is_cut_off_on_a_desk(folder):
     """With large counts and long names of sources too."""
     page = folder / "page.html"
-    records = [{"text": text * 3000, "source": f"supreme_court_decisions.2024-{number}"} for number, text in enumerate(TEXT[:2])]
+    names = ("supreme_court_decisions.2024-1", "supreme_court_decisions.2024-2")
+    records = [{"text": text * 3000, "source": name} for name, text in zip(names, TEXT[:2], strict=True)]
     (folder / "large.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     done = mecellem("tokenizer", "report", "--tokenizer", "llama", "--texts", "large.jsonl", "--out", page.name, cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -83,9 +83,12 @@ def test_tasks_of_an_array_make_the_shards_that_one_command_makes(shards, sample
     done = mecellem(*merge, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 corpora, 900 documents" in done.stdout
+    written = ", ".join(str(tmp_path / "whole" / f"x.{kind}") for kind in ("bin", "idx", "manifest.json"))
+    assert done.stdout.count(f"wrote   {written}\n") == 1
     assert contents(tmp_path / "whole" / "x") == contents(tmp_path / "one" / "x")
     stamp = (tmp_path / "whole" / "x.bin").stat().st_mtime_ns
-    assert "nothing to do" in mecellem(*merge, cwd=tmp_path).stdout
+    again = mecellem(*merge, cwd=tmp_path).stdout
+    assert "nothing to do" in again and "wrote" not in again
     assert (tmp_path / "whole" / "x.bin").stat().st_mtime_ns == stamp
 
 

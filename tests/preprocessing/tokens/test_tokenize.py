@@ -158,10 +158,12 @@ def test_a_complete_corpus_is_not_made_again_and_a_damaged_one_is(sample_tokeniz
     first = prepare(source, sample_tokenizer, out / "x")
     assert first.returncode == 0, first.stderr
     assert "bytes per token" in first.stdout
+    written = ", ".join(str(out / f"x.{kind}") for kind in ("bin", "idx", "manifest.json"))
+    assert first.stdout.count(f"wrote   {written}\n") == 1
     assert set(contents(out)) == set(FILES)
     stamp = (out / "x.bin").stat().st_mtime_ns
     again = prepare(source, sample_tokenizer, out / "x")
-    assert "nothing to do" in again.stdout
+    assert "nothing to do" in again.stdout and "wrote" not in again.stdout
     assert (out / "x.bin").stat().st_mtime_ns == stamp
 
     whole = contents(out)
