@@ -133,7 +133,11 @@ class Cluster:
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "state").mkdir()
         for number in range(NODE_GPUS):
-            os.mknod(self.folder / f"gpu{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+            device = self.folder / f"gpu{number}"
+            try:
+                os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+            except PermissionError:  # in a container; Slurm then counts GPUs, but names none in CUDA_VISIBLE_DEVICES
+                device.touch()
         (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-{NODE_GPUS - 1}]\n")
         key = self.folder / "munge.key"
         key.write_bytes(secrets.token_bytes(128))
@@ -152,10 +156,12 @@ class Cluster:
 
     def lose_node(self, name: str) -> None:
         """All processes of a node die at once, as when its power goes: the daemon, the steps and their tasks."""
-        marks = (f"{NODE}={name}".encode(), f"SLURMD_NODENAME={name}".encode())
+        daemon = {f"{NODE}={self.mark(name)}".encode()}
+        task = {f"SLURMD_NODENAME={name}".encode(), f"SLURM_CONF={self.folder / 'slurm.conf'}".encode()}  # of this cluster only
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if any(mark in (process / "environ").read_bytes().split(b"\0") for mark in marks):
+                found = set((process / "environ").read_bytes().split(b"\0"))
+                if daemon <= found or task <= found:
                     os.kill(int(process.name), signal.SIGKILL)
         self.processes[name].wait(10)
 
@@ -163,8 +169,12 @@ class Cluster:
         found = subprocess.run(["sinfo", "-h", "-N", "-t", "idle", "-o", "%N"], capture_output=True, text=True, timeout=20)
         return len(set(found.stdout.split())) == self.nodes
 
+    def mark(self, name: str) -> str:
+        """What tells the processes of a node from those of other clusters, which tests beside this one may have."""
+        return f"{self.folder}:{name}"
+
     def _daemon(self, name: str, *command: str) -> None:
-        env = {**os.environ, NODE: name}
+        env = {**os.environ, NODE: self.mark(name)}
         with open(self.folder / f"{name}.out", "ab") as log:
             self.processes[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
 
