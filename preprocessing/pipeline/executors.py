@@ -27,6 +27,7 @@ from preprocessing.pipeline.phases import Phase
 LONGEST_ARRAY = 1000  # tasks in one Slurm array; clusters' MaxArraySize is 1,001 unless their administrators raised it
 _MANY_FILES = "ulimit -n $(ulimit -Hn)"  # searches for duplicates open files of every shard at once
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+_TRACKER = "ignore:resource_tracker:UserWarning"  # it tells of what it removed, which nobody asked for who pressed Ctrl-C
 _AHEAD = 4  # tasks handed to the pool beyond those that run: the pool copies each task's pipeline
 
 
@@ -125,6 +126,8 @@ def _start_server() -> None:
 @contextmanager
 def _pool(workers: int, console: Path) -> Iterator[ProcessPoolExecutor]:
     """Processes that share no state; on Ctrl-C, SIGTERM or an error they are ended at once: no task is half done."""
+    if _TRACKER not in sys.warnoptions:  # what the process that tidies up behind ended workers is started with
+        sys.warnoptions.append(_TRACKER)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["preprocessing.pipeline.executors", "preprocessing.pipeline.read"])
     before = set(multiprocessing.active_children())
