@@ -178,10 +178,8 @@ def _first_to_refuse(sentence: str) -> bool:
     try:
         with open(path, "x", encoding="utf-8") as handle:
             handle.write(f"{sentence}\n")
-    except FileExistsError:
-        return False
-    except OSError:
-        pass
+    except OSError as error:  # where the file cannot be written, every rank tells
+        return not isinstance(error, FileExistsError)
     return True
 
 

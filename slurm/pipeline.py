@@ -12,10 +12,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mecellem.errors import UserError
+from mecellem.site_file import LONGEST_ARRAY
 from mecellem.yaml_file import line_of, parse_yaml, read_text, refusal
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
-LONGEST_ARRAY = 1000  # clusters' MaxArraySize is 1,001 unless their administrators raised it
 OURS = (
     "dependency",
     "array",

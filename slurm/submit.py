@@ -20,7 +20,7 @@ from mecellem.console import console
 from mecellem.errors import UserError
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
-from preprocessing.pipeline.executors import read_site
+from mecellem.site_file import read_site, site_options
 from slurm.pipeline import Step, read_pipeline
 
 CLIENT_SECONDS = 60  # Slurm's commands wait for ever for a controller that is away
@@ -126,8 +126,7 @@ def submit(
     """
     steps, settings = read_pipeline(pipeline), read_site(site)
     folder = pipeline.with_suffix(".jobs")
-    flags = {"account": settings.get("ACCOUNT"), "partition": settings.get("PARTITION"), "qos": settings.get("QOS")}
-    work = Submission(folder, site.resolve(), dry_run, [f"--{name}={value}" for name, value in flags.items() if value])
+    work = Submission(folder, site.resolve(), dry_run, site_options(settings))
     earlier = read_jobs(folder / "jobs.json")
     out = console()
     for step in steps:

@@ -22,9 +22,9 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 
 from mecellem.errors import UserError
 from mecellem.files import disk_full_cause, disk_full_error
+from mecellem.site_file import LONGEST_ARRAY
 from preprocessing.pipeline.phases import Phase
 
-LONGEST_ARRAY = 1000  # tasks in one Slurm array; clusters' MaxArraySize is 1,001 unless their administrators raised it
 _MANY_FILES = "ulimit -n $(ulimit -Hn)"  # searches for duplicates open files of every shard at once
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 _TRACKER = "ignore:resource_tracker:UserWarning"  # it tells of what it removed, which nobody asked for who pressed Ctrl-C
@@ -199,37 +199,3 @@ class SlurmExecutor(SlurmPipelineExecutor):
 
     def launch_merge_stats(self) -> None:
         """Not needed: `status` sums ledgers."""
-
-
-_NEEDED = ("PARTITION", "TIME")
-
-
-def read_site(path: Path) -> dict[str, str]:
-    """The KEY=VALUE lines of a site file, quoted as a shell would have them.
-
-    PARTITION and TIME are needed; ACCOUNT, QOS, CPUS_PER_TASK, MEM_PER_CPU_GB, ENV_COMMAND and MAIL_USER are used.
-    Raises `UserError` for a file that is missing or lacks what is needed.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"--site {path} cannot be read ({error.strerror}): give a file with PARTITION=... and TIME=..."
-        ) from None
-    site: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: {error}: write KEY=VALUE, with quotes around spaces") from None
-        for word in words:
-            key, equals, value = word.partition("=")
-            if equals:
-                site[key] = value
-    for key in _NEEDED:
-        if not site.get(key):
-            raise UserError(f"{path}: {key}= is missing: Slurm needs a partition and a time limit, such as TIME=08:00:00")
-    for key in ("CPUS_PER_TASK", "MEM_PER_CPU_GB"):
-        if not site.get(key, "1").isdigit():
-            raise UserError(f"{path}: {key}={site[key]}: a whole number is needed")
-    return site

@@ -235,7 +235,8 @@ def _finish(corpus: Corpus, plan: Plan, steps: list[Step], console: Console) -> 
 
 def _submit(corpus: Corpus, site: Path, workers: int | None, console: Console) -> None:
     """Submit every phase that is not complete, each waiting for the one before."""
-    from preprocessing.pipeline.executors import SlurmExecutor, read_site
+    from mecellem.site_file import read_site
+    from preprocessing.pipeline.executors import SlurmExecutor
     from preprocessing.pipeline.slurm import last_phases, sbatch_or_say
 
     settings = read_site(site)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mecellem.console import console
 from mecellem.errors import UserError
 from mecellem.flags import parse_and_call
-from preprocessing.pipeline.executors import read_site
+from mecellem.site_file import read_site, site_options
 from slurm.preflight.facts import Facts, measure_alone, measure_together, read_facts, write_facts
 from slurm.preflight.judge import judge
 from slurm.submit import ask, under_way
@@ -57,9 +57,7 @@ def preflight(
 
 def submit(nodes: int | None, options: Sequence[str], site: Path, need_gb: float) -> int:
     """Submit slurm/preflight.sbatch, wait for it, and show what it printed."""
-    settings = read_site(site)
-    flags = {"account": settings.get("ACCOUNT"), "partition": settings.get("PARTITION"), "qos": settings.get("QOS")}
-    words = [f"--{name}={value}" for name, value in flags.items() if value]
+    words = site_options(read_site(site))
     words += [f"--nodes={nodes}"] * (nodes is not None) + [f"--{option}" for option in options]
     if not JOB.is_file():
         raise UserError(f"{JOB} is missing: start this from the repository's root")

@@ -11,19 +11,17 @@ import platform
 import shutil
 import socket
 import statistics
-import subprocess
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from mecellem.doctor import installed, output_of
 from mecellem.files import atomic_write
 
 PACKAGES = ("mecellem", "torch", "megatron-core", "transformers", "transformer-engine", "flash-attn", "numpy")
 QUERY = "name,driver_version,memory.total,ecc.errors.uncorrected.volatile.total"
-COMMAND_SECONDS = 60
 WRITE_BYTES = 256 << 20
 REPEATS = 5
 MATMUL = {"cuda": 8192, "cpu": 1024}  # a side of the square matrices
@@ -74,36 +72,22 @@ def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def output_of(*command: str) -> str:
-    """What a command prints; nothing where it is missing or fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
-
-
 def list_gpus() -> list[Gpu]:
     """The node's GPUs, none where there is no nvidia-smi."""
-    lines = output_of("nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader").splitlines()
+    lines = (output_of("nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader") or "").splitlines()
     rows = [[word.strip() for word in line.split(",")] for line in lines if line.strip()]
     return [Gpu(name=row[0], driver=row[1], memory=row[2], ecc=row[3]) for row in rows if len(row) == 4]
 
 
 def list_xid() -> list[str]:
     """The kernel's messages of GPU errors, where users may read them."""
-    return [line.strip() for line in output_of("dmesg").splitlines() if "NVRM: Xid" in line][-3:]
+    return [line.strip() for line in (output_of("dmesg") or "").splitlines() if "NVRM: Xid" in line][-3:]
 
 
 def list_versions() -> dict[str, str]:
     """Of Python and of the packages that are there."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
 
 
 def write_speed(folder: Path) -> float:

@@ -6,7 +6,8 @@ import pytest
 from pipeline_runs import documents, jsonl_source, outputs, sentences, write_corpus, write_jsonl
 
 from mecellem.errors import UserError
-from preprocessing.pipeline.executors import LONGEST_ARRAY, SlurmExecutor, read_site
+from mecellem.site_file import LONGEST_ARRAY, read_site
+from preprocessing.pipeline.executors import SlurmExecutor
 from preprocessing.pipeline.phases import Phase
 from preprocessing.pipeline.run import run
 
