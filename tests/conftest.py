@@ -33,6 +33,7 @@ LONGEST = (
     "test_resume.py",
     "test_prepare_run_benchmark.py",
     "test_runtime.py",
+    "test_slurm_jobs.py",
     "test_pipeline_real_slurm.py",
 )
 
