@@ -25,7 +25,6 @@ LENGTHS = (1, 11, 21, 51, 101, 301, 1001)  # words with which a class begins
 THRESHOLDS = (0.75, 0.85, 0.95)
 MOST = 4_000  # documents of one class
 _ROWS = 1_000  # of similarities at a time
-_DEFAULT_OVERLAP = 0.4  # the table shows what the check would say also where it is off
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,8 @@ def _measure(name: str, texts: list[str], settings: SemanticDedupSettings) -> Le
     with one_thread():
         vectors = unit(encoder(settings.model)([beginning(text, settings.characters) for text in texts]))
         pairs = _pairs(vectors, min(*THRESHOLDS, settings.threshold))
-    shares = Overlap(settings.min_overlap or _DEFAULT_OVERLAP, 0, settings.run_words)
+    least = settings.min_overlap or type(settings).model_fields["min_overlap"].default  # also where the check is off
+    shares = Overlap(least, 0, settings.run_words)
     sketches = shares.sketches(texts)
     sharing = shares.agree(sketches, sketches, pairs["later"], pairs["earlier"])
     sketches = settings.overlap.sketches(texts)
