@@ -108,9 +108,10 @@ def _check(
     if missing > limit.missing_files:
         place = _place(name, locations, "missing_file")
         where = f" ({place.file}: {place.detail})" if place else ""
+        files = "file" if missing == 1 else "files"
         raise UserError(
-            f"source {name}: {missing:,} files vanished or cannot be opened{where}: bring them back and run the same "
-            f"command again, or raise `limits: missing_files` (now {limit.missing_files:,})"
+            f"source {name}: {missing:,} {files} vanished or cannot be opened{where}: bring back what is "
+            f"missing and run the same command again, or raise `limits: missing_files` (now {limit.missing_files:,})"
         )
     damaged = source.quarantined.get("damaged_file", 0)
     if damaged > limit.damaged_files:

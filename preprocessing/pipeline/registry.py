@@ -72,7 +72,7 @@ STAGES = {
         StageKind("quality", "QualitySettings", "QualityFilter", version=2),
         StageKind("language", "LanguageSettings", "LanguageFilter"),
         StageKind("morphology", "MorphologySettings", "MorphologyFilter", version=2),
-        StageKind("pii", "PiiSettings", "PiiMask", version=3),
+        StageKind("pii", "PiiSettings", "PiiMask", version=4),
         StageKind("decontaminate", "DecontaminateSettings", "DecontaminateFilter"),
     )
 }

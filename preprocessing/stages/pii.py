@@ -34,8 +34,12 @@ _IBAN = re.compile(
 _LAST_GROUP = re.compile(r"[\s-]+[A-Z0-9]+$")
 # Neither inside a longer number or a code, nor behind or before the digits of a case number (2019/12345), an amount or a
 # code with a dash; those digits may be another identity number. What else stands around it is left to the checksum, which
-# one number of a hundred passes.
-_TCKN = re.compile(r"[1-9]\d\d(?: ?\d{3}){2} ?\d\d(?!\d|[.,]\d|[/-]\d(?!\d{10}(?!\d)))")
+# one number of a hundred passes. Forms write the digits in groups (3 3 3 2 or 4 4 3) or one to a box.
+_GAP = r"[ \u00a0\u202f]"
+_TCKN = re.compile(
+    rf"[1-9](?:\d\d(?:{_GAP}?\d{{3}}){{2}}{_GAP}?\d\d|\d{{3}}{_GAP}\d{{4}}{_GAP}\d{{3}}|(?:{_GAP}\d){{10}})"
+    r"(?!\d|[.,]\d|[/-]\d(?!\d{10}(?!\d)))"
+)
 _BEFORE_TCKN = re.compile(r"(?:(?<![^\W_])|(?<=tc)|(?<=kn)|(?<=no))(?:(?<!\d[.,/-])|(?<=(?<!\d)\d{11}[/-]))\Z", re.IGNORECASE)
 _MOST_PASSES = 5
 
@@ -109,7 +113,7 @@ def _mask_tckn(text: str, masked: Counter[str]) -> str:
 
     def tag(match: re.Match[str]) -> str:
         start = match.start()
-        if not _BEFORE_TCKN.search(match.string, max(0, start - 13), start) or not validate_tckn(match[0].replace(" ", "")):
+        if not _BEFORE_TCKN.search(match.string, max(0, start - 13), start) or not validate_tckn(re.sub(_GAP, "", match[0])):
             return match[0]
         masked["tckn"] += 1
         return TAGS["tckn"]

@@ -83,7 +83,7 @@ def test_a_link_that_leads_nowhere_is_a_missing_file_of_its_pattern(tmp_path, la
     (tmp_path / "gone.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")
     (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
     pattern = tmp_path / "*.jsonl"
-    with pytest.raises(UserError, match=r"source laws: 1 files vanished or cannot be opened .*gone.*limits: missing_files"):
+    with pytest.raises(UserError, match=r"source laws: 1 file vanished or cannot be opened .*gone.*limits: missing_files"):
         run(corpus_of(tmp_path, pattern), workers=1)  # which stops at the first
     run(corpus_of(tmp_path, pattern, limits={"missing_files": 2}), workers=1)
     found = [(record["file"], record["reason"]) for record in set_aside(tmp_path / "out" / "stages" / "00_read")]

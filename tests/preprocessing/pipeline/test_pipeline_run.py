@@ -129,7 +129,7 @@ def test_a_file_that_vanishes_after_planning_stops_the_run_until_it_is_back(tmp_
         return result
 
     monkeypatch.setattr(module, "_planned", plan_then_remove)
-    with pytest.raises(UserError, match=r"1 files vanished or cannot be opened \(.*b\.jsonl: No such file.*missing_files"):
+    with pytest.raises(UserError, match=r"1 file vanished or cannot be opened \(.*b\.jsonl: No such file.*missing_files"):
         run(corpus, workers=1)
     monkeypatch.setattr(module, "_planned", planned)
     (tmp_path / "away").rename(paths[1])

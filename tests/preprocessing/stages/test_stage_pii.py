@@ -32,6 +32,8 @@ def pii():
         ("10000000146-Ahmet, No-10000000146 ve _10000000146_", "[TCKN]-Ahmet, No-[TCKN] ve _[TCKN]_"),
         ("TC10000000146/Ahmet, TCKN10000000146, no10000000146", "TC[TCKN]/Ahmet, TCKN[TCKN], no[TCKN]"),
         ("10000000146-12345678950 ve 100 000 001 46", "[TCKN]-[TCKN] ve [TCKN]"),
+        ("1000 0000 146 ve 100\u00a0000\u00a0001\u00a046", "[TCKN] ve [TCKN]"),
+        ("T.C. Kimlik No : 1 0 0 0 0 0 0 0 1 4 6\nAdı", "T.C. Kimlik No : [TCKN]\nAdı"),
         ("(312) 417 10 00 ve (312) 4171000", "[TELEFON] ve [TELEFON]"),
         ("905321234567 / 90 532 123 45 67", "[TELEFON] / [TELEFON]"),
         ("0312 417 10 00/1234, 0312 417 10 00-01", "[TELEFON], [TELEFON]"),
@@ -66,6 +68,7 @@ def test_personal_data_is_masked(pii, text, expected):
         "1.234.567,89 TL ve 12.500.000 TL, 532 123 000 TL",
         "01.02.2019 - 31.12.2020, saat 10:30:45",
         "10000000147 ve 12345678901",  # eleven digits without a valid checksum
+        "1000 0000 147, 1 0 0 0 0 0 0 0 1 4 7 ve 1 2 3 4 5 6 7 8 9 10 11 12",
         "210000000146 100000001461 1-10000000146 2019/10000000146",  # part of a longer number
         "TR33 0006 1005 1978 6457 8413 27",  # wrong by one
         "VKN 1234567890, ada 1234 parsel 56",
