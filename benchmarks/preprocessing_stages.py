@@ -14,15 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from common import ROOT, sample_text
+from common import ROOT, header, sample_text
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from evaluation.machine import cpu_name
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
 from preprocessing.calibrate import read_good
@@ -136,8 +134,9 @@ def benchmark(rounds: int = 3, documents: int = 1500, slow_documents: int = 30) 
     lines = [
         "# Speed of the stages",
         "",
-        f"`{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}`, {cpu_name()}, one thread, datatrove {version('datatrove')}, "
-        f"akana {version('akana')}, zeyrek {version('zeyrek')}; {len(texts):,} documents, median of {rounds} rounds.",
+        header(("datatrove", "akana", "zeyrek")),
+        "",
+        f"One thread, {len(texts):,} documents, median of {rounds} rounds.",
         "",
         *table(measure(stages, texts, rounds)),
         "",
