@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from mecellem.doctor import memory_gb
+from mecellem.doctor import cpu_name, memory_gb
 
 PACKAGES = (
     "mecellem",
@@ -20,16 +19,6 @@ PACKAGES = (
     "pytrec_eval-terrier",
     "numpy",
 )
-
-
-def cpu_name() -> str:
-    """The processor's own name where the system tells it, else its architecture."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def hardware_line(device: str) -> str:

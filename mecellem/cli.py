@@ -74,6 +74,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("compare-runs",): ("evaluation.compare_runs:main", "pass or fail: does a run (FP8, say) train like another one"),
     ("slurm", "preflight"): ("slurm.preflight:main", "are the nodes of this job fit to train, and which are not"),
     ("slurm", "submit"): ("slurm.submit:main", "the jobs of a pipeline.yaml, each waiting for those before it"),
+    ("slurm", "bench"): ("slurm.bench:main", "how fast a recipe trains here: layouts x batches x precisions x nodes"),
     ("slurm", "status"): ("slurm.status:main", "how far runs are, what their jobs do, and the last error"),
     ("report",): ("evaluation.report:main", "one self-contained HTML page about a run"),
 }

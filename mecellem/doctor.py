@@ -64,6 +64,16 @@ def check_python() -> Finding:
     return Finding("Python", "ok", f"{platform.python_version()} in {sys.prefix}")
 
 
+def cpu_name() -> str:
+    """The processor's own name where the system tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
 def memory_gb() -> float:
     """This process's memory in GB: the machine's, or the container's where that is less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -19,8 +19,10 @@ from megatron_recipes.engine.stop import StopSignal, leaving_at_once, stop_signa
 from megatron_recipes.engine.tasks import Task, open_task
 from megatron_recipes.plan import plan, print_plan
 from megatron_recipes.recipes import RECIPES, find_recipe
+from megatron_recipes.run_folder import FILE as RUN_FILE
 from megatron_recipes.run_folder import check_same
 
+MEASURE_WARMUP = 5  # steps in which kernels are compiled and caches filled
 ASSUMED = ("mfu", "peak_tflops", "gpu_memory_gb")  # what a plan takes for granted unless it is told
 
 
@@ -35,6 +37,10 @@ class TrainFlags:
     """Resume with a curriculum that was changed on purpose since the run began (weights and later stages may differ)."""
     nproc: int | None = None
     """Ranks to start on this machine (default: one model replica); torchrun's or srun's are used where they exist."""
+    measure: int | None = None
+    """Train so many steps, time them and write OUT/measurement.json; nothing is saved."""
+    measure_warmup: int | None = None
+    """For --measure: steps before those that are timed (default: 5)."""
     dry_run: bool = False
     """Show the plan - parameters, steps, memory, hours, checkpoint size - and train nothing."""
     gpus: int | None = None
@@ -81,6 +87,15 @@ def refuse_idle_flags(named: Collection[str], config: RunConfig, flags: TrainFla
         raise UserError(f"--{planned[0].replace('_', '-')} is for the plan that --dry-run shows: add --dry-run or remove it")
     if flags.nproc is not None and flags.dry_run:
         raise UserError("--nproc starts ranks and --dry-run starts none: name the GPUs to plan for with --gpus")
+    if flags.measure is None and flags.measure_warmup is not None:
+        raise UserError("--measure-warmup is for --measure: add --measure STEPS or remove it")
+    if flags.measure is not None:
+        if flags.dry_run:
+            raise UserError("--measure trains and --dry-run does not: choose one of them")
+        if flags.measure < 1 or (flags.measure_warmup or 0) < 0:
+            raise UserError("--measure must be at least 1 and --measure-warmup at least 0")
+        if flags.out is not None and (flags.out / RUN_FILE).exists():
+            raise UserError(f"--out {flags.out} holds a run: name another folder for the measurement")
     if "model.init_std" in named and isinstance(config, DecoderRun) and config.init_from is not None:
         raise UserError(
             f"--model.init-std draws random weights, and the run starts from those of --init-from {config.init_from}: remove "
@@ -117,10 +132,13 @@ def main(argv: Sequence[str]) -> int:
     with leaving_at_once():  # until there are ranks, to which `start_ranks` passes signals on
         task, tokenizer_sha256 = check_inputs(config, flags.out, ranks, verify=True)
         check_same(flags.out, config, task.extent(), tokenizer_sha256, flags.accept_changed_curriculum)
-        with step(f"train {config.name}", reads=task.reads(), writes=[flags.out]) as out:
+        doing = "train" if flags.measure is None else "measure"
+        with step(f"{doing} {config.name}", reads=task.reads(), writes=[flags.out]) as out:
             code = start_ranks(python_command("megatron_recipes.train", argv), ranks, hold_signals=True)
-            if code == 0:
+            if code == 0 and flags.measure is None:
                 summarise(flags.out, task.steps, out.print)
+            elif code == 0:
+                summarise_measurement(flags.out, out.print)
     return code
 
 
@@ -224,6 +242,13 @@ def run_rank(
         refuse_ranks_without_gpu(here, torch.cuda.device_count())
     verify = place.rank == 0 and not under_own_launcher
     task, tokenizer_sha256 = check_inputs(config, run, place.world_size, verify)
+    if flags.measure is not None:
+        warmup = MEASURE_WARMUP if flags.measure_warmup is None else flags.measure_warmup
+        with parallel_state(place, config.parallel, config.seed):
+            from megatron_recipes.engine.measure import measure
+
+            measure(config, task, run, place, flags.measure, warmup, stop)
+        return 0
     if place.rank == 0:
         run_folder.check_same(run, config, task.extent(), tokenizer_sha256, flags.accept_changed_curriculum)
         run.mkdir(parents=True, exist_ok=True)
@@ -254,6 +279,16 @@ def summarise(run: Path, steps: int, say: Callable[[str], None]) -> None:
     say(f"checkpoints: {', '.join(folder.name for folder in folders)} in {run / 'checkpoints'}")
     if done < steps:
         say(f"stopped at step {done} of {steps}; saved: the same command goes on from there")
+
+
+def summarise_measurement(out: Path, say: Callable[[str], None]) -> None:
+    """The last lines of a measurement."""
+    from megatron_recipes.measurement import read_measurement
+
+    found = read_measurement(out)
+    assert found is not None
+    speed = f"{found.tokens_per_second:,.0f} tokens/s, {found.tokens_per_second / found.ranks:,.0f} a rank"
+    say(f"{found.step_seconds:.3f} s a step, {speed}; {found.peak_memory_bytes / 1e9:.1f} GB on the fullest rank")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ UNSEEN_WIDTH = 200  # columns where no terminal bounds a line
 CLIENT_SECONDS = 20  # Slurm's commands wait for ever for a controller that is away
 TAIL = 200_000  # bytes of a job's output that are searched for its last error
 TROUBLE = re.compile(r"^mecellem: |\bError\b|\berror: |CANCELLED|OOM|oom-kill")
+CONSEQUENCE = ("srun: ", "slurmstepd: ")  # what Slurm says after a rank has ended
 NO_TROUBLE = re.compile(r"^mecellem: (signal|turn|.* is finished$)")
 
 
@@ -106,7 +107,7 @@ def job_state(number: str) -> str:
 
 
 def last_trouble(job: Path) -> str | None:
-    """The last line of the job's output that tells of trouble; None where there is none, or no output."""
+    """The last line of the job's output that tells of trouble, a rank's own rather than Slurm's; None where there is none."""
     record = job / "job.txt"
     found = re.search(r"StdOut=(\S+)", record.read_text(encoding="utf-8")) if record.exists() else None
     if found is None or not Path(found[1]).exists():
@@ -115,7 +116,9 @@ def last_trouble(job: Path) -> str | None:
         handle.seek(0, 2)
         handle.seek(max(0, handle.tell() - TAIL))
         lines = handle.read().decode("utf-8", errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if TROUBLE.search(line) and not NO_TROUBLE.search(line)), None)
+    told = [line.strip() for line in lines if TROUBLE.search(line) and not NO_TROUBLE.search(line)]
+    causes = [line for line in told if not line.startswith(CONSEQUENCE)]
+    return next(reversed(causes or told), None)
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:

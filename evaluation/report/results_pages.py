@@ -42,6 +42,7 @@ class Content:
     versions: dict[str, str]
     hardware: str = ""
     tiles: list[dict[str, str]] = field(default_factory=list)
+    over: str = "Mecellem · results of an evaluation"  # stands above the heading
 
 
 def counted(count: int, what: str) -> str:
@@ -212,7 +213,7 @@ def render(content: Content, figures: dict[str, Drawn], source: Path) -> str:
     return render_page(
         Path(__file__).parent / "results.html.j2",
         title=f"{content.heading} · Mecellem",
-        over="Mecellem · results of an evaluation",
+        over=content.over,
         heading=content.heading,
         headline=content.headline,
         tiles=content.tiles,

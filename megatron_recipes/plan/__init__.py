@@ -9,10 +9,19 @@ from mecellem.console import console
 from megatron_recipes.config import DecoderConfig, DecoderRun, EncoderConfig, EncoderRun, RunConfig
 from megatron_recipes.engine.refusals import refuse_layer_spec
 from megatron_recipes.models.fp8_settings import refuse_fp8
-from megatron_recipes.plan.encoder import encoder_parameters, plan_encoder
+from megatron_recipes.plan.encoder import encoder_flops_per_token, encoder_parameters, plan_encoder
 from megatron_recipes.plan.parts import GPU_MEMORY_GB, H100_PEAK_TFLOPS, Machine, Parameters, Plan, human_count
 
-__all__ = ["GPU_MEMORY_GB", "H100_PEAK_TFLOPS", "Plan", "count_parameters", "human_count", "plan", "print_plan"]
+__all__ = [
+    "GPU_MEMORY_GB",
+    "H100_PEAK_TFLOPS",
+    "Plan",
+    "count_parameters",
+    "flops_per_token",
+    "human_count",
+    "plan",
+    "print_plan",
+]
 
 
 def count_parameters(model: EncoderConfig | DecoderConfig) -> Parameters:
@@ -22,6 +31,16 @@ def count_parameters(model: EncoderConfig | DecoderConfig) -> Parameters:
     from megatron_recipes.plan.decoder import decoder_parameters
 
     return decoder_parameters(model)
+
+
+def flops_per_token(config: RunConfig, sequence_length: int) -> float:
+    """FLOPs of forward and backward for one token, as the plan counts them, at that length of a sequence."""
+    if isinstance(config, EncoderRun):
+        return sum(encoder_flops_per_token(config))
+    from megatron_recipes.plan.decoder import decoder_flops_per_token
+
+    assert isinstance(config, DecoderRun)
+    return sum(decoder_flops_per_token(config.model, sequence_length))
 
 
 def plan(
