@@ -248,8 +248,8 @@ def checkpoint_selection(
         hours: time limit of a single command
         out: Markdown file for the results; the picture lies beside it
     """
-    if tokens < (SHOWN[-1] + 1) * INTERVAL * STEP_TOKENS:
-        raise UserError(f"--tokens must be at least {(SHOWN[-1] + 1) * INTERVAL * STEP_TOKENS:,}: later checkpoints are scored")
+    if tokens < SHOWN[-1] * INTERVAL * STEP_TOKENS:
+        raise UserError(f"--tokens must be at least {SHOWN[-1] * INTERVAL * STEP_TOKENS:,}: later checkpoints are scored")
     corpus = make_corpus()
     pairs, count = write_pairs(corpus)
     run = pre_train(tokens, ranks, hours)
