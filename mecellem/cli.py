@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -160,6 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(f"{error.filename or 'a file'}: {error.strerror}", 2)
     except KeyboardInterrupt:
         return _say("interrupted", 130)
+    except BaseException as error:  # Megatron-Core's CheckpointException is no Exception
+        if isinstance(error, SystemExit) or not _another_refuses():
+            raise
+        return 2  # what this rank met follows from what the other one has told
 
 
 def _say(sentence: str, code: int) -> int:
@@ -182,6 +188,17 @@ def _first_to_refuse(sentence: str) -> bool:
     except OSError as error:  # where the file cannot be written, every rank tells
         return not isinstance(error, FileExistsError)
     return True
+
+
+def _another_refuses(seconds: float = 3.0) -> bool:
+    """Whether another rank refuses at the same time, as when the disk is full for the one that writes for all."""
+    name = os.environ.get("MECELLEM_REFUSAL")
+    if not name:
+        return False
+    end = time.monotonic() + seconds
+    while not Path(name).exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    return Path(name).exists()
 
 
 if __name__ == "__main__":

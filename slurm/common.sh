@@ -13,8 +13,11 @@ RESTART=${SLURM_RESTART_COUNT:-0}
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun does not take it from sbatch since 22.05
 
 # `mecellem slurm submit` names a mark for every task that ends well
-mark_done() { [ "$?" != 0 ] || [ -z "${MECELLEM_DONE:-}" ] || : >"$MECELLEM_DONE.${SLURM_ARRAY_TASK_ID:-0}"; }
-trap mark_done EXIT
+at_end() {
+    [ "$?" != 0 ] || [ -z "${MECELLEM_DONE:-}" ] || : >"$MECELLEM_DONE.${SLURM_ARRAY_TASK_ID:-0}"
+    [ -z "${RECORD:-}" ] || record_accounting
+}
+trap at_end EXIT
 
 # --- runtime: INSIDE is what stands in front of a command
 INSIDE=() PYXIS=()
@@ -63,4 +66,11 @@ record_job() {
     timeout 20 scontrol show job "$SLURM_JOB_ID" >"$RECORD/job.txt" || true
     { git rev-parse HEAD && git status --short; } >"$RECORD/git.txt" 2>/dev/null || true
     [ -z "${LOADEDMODULES:-}" ] || tr ':' '\n' <<<"$LOADEDMODULES" >"$RECORD/modules.txt"
+}
+
+# Seconds, joules (where the site measures them) and memory of every step, as Slurm's accounting has them
+record_accounting() {
+    command -v sacct >/dev/null || return 0
+    timeout 20 sacct --parsable2 --jobs="$SLURM_JOB_ID" --format=JobID,JobName,State,ElapsedRaw,ConsumedEnergyRaw,AveCPU,MaxRSS,NodeList \
+        >"$RECORD/accounting.txt" 2>/dev/null || rm -f "$RECORD/accounting.txt" # a cluster without accounting
 }

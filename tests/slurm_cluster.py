@@ -145,10 +145,19 @@ class Cluster:
         munge = [f"--{name}={self.folder}/munge.{end}" for name, end in MUNGE_FILES]
         self._daemon("munge", "munged", "--force", "--foreground", *munge)
         self._until(lambda: (self.folder / "munge.sock").exists())
-        self._daemon("controller", "slurmctld", "-D")
+        self.start_controller()
         for number in range(1, self.nodes + 1):
             self.start_node(f"n{number}")
         self._until(self._all_idle)
+
+    def start_controller(self) -> None:
+        """Start the controller, the first time or after `lose_controller`, with what it knows on disk."""
+        self._daemon("controller", "slurmctld", "-D")
+
+    def lose_controller(self) -> None:
+        """The controller dies without a word; nodes and jobs go on without it."""
+        self.processes["controller"].kill()
+        self.processes["controller"].wait(10)
 
     def start_node(self, name: str) -> None:
         """Start a node's daemon, the first time or after `lose_node`."""

@@ -159,3 +159,17 @@ def test_a_reader_that_goes_away():
     assert process.wait(timeout=30) == 141
     assert error == ""
     process.stderr.close()
+
+
+def test_a_rank_that_fails_beside_one_that_refuses_says_nothing(tmp_path, monkeypatch, capsys):
+    def fail(argv):
+        raise RuntimeError("a collective call ended")
+
+    monkeypatch.setattr(cli, "run", fail)
+    monkeypatch.setenv("MECELLEM_REFUSAL", str(tmp_path / "refusal.txt"))
+    (tmp_path / "refusal.txt").write_text("the disk is full\n")
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err == ""
+    (tmp_path / "refusal.txt").unlink()
+    with pytest.raises(RuntimeError, match="collective"):  # alone, it is told
+        cli.main([])

@@ -51,10 +51,13 @@ def whole(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Job:
     """A submitted `pretrain.sbatch`."""
 
-    def __init__(self, slurm: Cluster, runner: Runner, folder: Path, hang: int = 600, idle: int = 2, **options: str) -> None:
+    def __init__(
+        self, slurm: Cluster, runner: Runner, folder: Path, hang: int = 600, idle: int = 2, shell: str = "", **options: str
+    ) -> None:
+        """`shell`: lines that the site file has besides."""
         self.slurm, self.run, self.output = slurm, folder / "run", folder / "job.out"
         site = folder / "cluster.env"
-        site.write_text(SITE.format(venv=Path(sys.executable).parents[1], hang=hang, idle=idle))
+        site.write_text(SITE.format(venv=Path(sys.executable).parents[1], hang=hang, idle=idle) + shell)
         flags = runner.command(self.run, **LONGER)
         flags = flags[flags.index(str(self.run)) + 1 :]
         size = [f"--nodes={NODES}", f"--ntasks-per-node={TASKS}", f"--gpus-per-node={TASKS}", "--cpus-per-task=1"]
@@ -152,6 +155,46 @@ def test_a_preempted_job_saves_and_comes_back(slurm, runner, whole, tmp_path):
     assert slurm.job(urgent)["JobState"] == "COMPLETED" and slurm.job(job.number)["Restarts"] != "0"
     assert "turn 0 of job" in job.said() and "resumed at step" in job.said()  # within the grace time: nothing was lost
     check_same(job, whole)
+
+
+def test_a_time_limit_is_warned_of_and_costs_nothing(slurm, runner, whole, tmp_path):
+    job = Job(slurm, runner, tmp_path)
+    job.wait(lambda: steps_done(job.run) >= 3 and len(job.ranks()) == NODES * TASKS)
+    slow = job.ranks()[3]
+    os.kill(slow, signal.SIGSTOP)  # Slurm looks at time limits every half minute, by when the run would be done
+    slurm.ask("scontrol", "update", f"JobId={job.number}", "TimeLimit=1")  # within the 60 s of --signal
+    job.wait(lambda: "signal USR1" in job.said(), 100)
+    slurm.ask("scontrol", "update", f"JobId={job.number}", "TimeLimit=20")
+    os.kill(slow, signal.SIGCONT)
+    job.wait(job.ended)
+    assert slurm.job(job.number)["Restarts"] == "1" and "resumed at step" in job.said()
+    check_same(job, whole)
+
+
+def test_a_controller_that_is_away_is_waited_for(slurm, runner, whole, tmp_path):
+    job = Job(slurm, runner, tmp_path)
+    job.wait(lambda: steps_done(job.run) >= 25 and len(job.ranks()) == NODES * TASKS)
+    slurm.lose_controller()
+    os.kill(job.ranks()[1], signal.SIGKILL)
+    end = time.monotonic() + 150
+    while "scontrol requeue failed" not in job.said():
+        assert time.monotonic() < end, job.said()
+        time.sleep(0.5)
+    slurm.start_controller()
+    job.wait(job.ended, 300)
+    assert "resumed at step 20 of 60" in job.said()
+    check_same(job, whole)
+
+
+def test_a_full_disk_is_told_once_and_the_same_command_goes_on(slurm, runner, whole, tmp_path):
+    job = Job(slurm, runner, tmp_path, shell="ulimit -f 700  # 700 kB a file, which Slurm hands on to the ranks\n")
+    job.wait(job.ended)
+    assert job.state() == "FAILED" and slurm.job(job.number)["Restarts"] == "0", job.said()
+    assert "the job is not put back into the queue" in job.said() and "Traceback" not in job.said()
+    assert not list((job.run / "checkpoints").glob("step_*"))
+    again = Job(slurm, runner, tmp_path)
+    again.wait(again.ended)
+    check_same(again, whole)
 
 
 def test_bad_input_is_not_tried_again(slurm, runner, tmp_path):
