@@ -96,7 +96,7 @@ def refuse_idle_flags(named: Collection[str], config: RunConfig, flags: TrainFla
             raise UserError("--measure must be at least 1 and --measure-warmup at least 0")
         if flags.out is not None and (flags.out / RUN_FILE).exists():
             raise UserError(f"--out {flags.out} holds a run: name another folder for the measurement")
-    if "model.init_std" in named and isinstance(config, DecoderRun) and config.init_from is not None:
+    if "model.init_std" in named and config.init_from is not None:
         raise UserError(
             f"--model.init-std draws random weights, and the run starts from those of --init-from {config.init_from}: remove "
             "it, or set --init-from None"
@@ -109,7 +109,8 @@ def main(argv: Sequence[str]) -> int:
     config = flags.config
     refuse_idle_flags(named_in(argv, config), config, flags)
     if flags.dry_run:
-        start = planned_start(config, flags.out, named_in(argv, config)) if isinstance(config, DecoderRun) else None
+        starts = isinstance(config, DecoderRun) or config.init_from is not None
+        start = planned_start(config, flags.out, named_in(argv, config)) if starts else None
         gpus = default_gpus(config) if flags.gpus is None else flags.gpus
         given = {name: value for name in ASSUMED if (value := getattr(flags, name)) is not None}
         print_plan(plan(config, gpus, **given))
@@ -168,12 +169,11 @@ def check_inputs(config: RunConfig, run: Path, ranks: int, verify: bool) -> tupl
     task = open_task(config, verify)
     task.check(config.parallel.data_parallel(ranks))
     tokenizer_sha256 = sha256_of(config.data.tokenizer / "tokenizer.json")
-    if isinstance(config, DecoderRun):
-        check_start(config, task, run, tokenizer_sha256)
+    check_start(config, task, run, tokenizer_sha256)
     return task, tokenizer_sha256
 
 
-def check_start(config: DecoderRun, task: Task, run: Path, tokenizer_sha256: str) -> None:
+def check_start(config: RunConfig, task: Task, run: Path, tokenizer_sha256: str) -> None:
     """Refuse a start from weights that do not fit, or a curriculum that cannot go on where the run's data stand."""
     from megatron_recipes.engine.checkpoint import newest_whole, read_meta
     from megatron_recipes.engine.refusals import refuse_other_start
@@ -188,7 +188,7 @@ def check_start(config: DecoderRun, task: Task, run: Path, tokenizer_sha256: str
         refuse_other_start(config.init_from, config.model, tokenizer_sha256)
 
 
-def planned_start(config: DecoderRun, run: Path | None, named: Collection[str]) -> str:
+def planned_start(config: RunConfig, run: Path | None, named: Collection[str]) -> str:
     """For a dry run, where the weights would come from. Raises `UserError` for a checkpoint that the run would refuse.
 
     Only one that the command line names (`named`) must be there already, and the tokenizer is looked at where it is.

@@ -56,6 +56,11 @@ ALL_TASKS=(srun --kill-on-bad-exit=1 "${PYXIS[@]}" "${INSIDE[@]}")
 # shellcheck disable=SC2034
 ONE_TASK=(srun --nodes=1 --ntasks=1 "${PYXIS[@]}" "${INSIDE[@]}")
 
+# The share of a task of an array, for commands that take --task (the size: of the whole array, also where few tasks are done again)
+SHARE=()
+# shellcheck disable=SC2034
+[ -z "${SLURM_ARRAY_TASK_ID:-}" ] || SHARE=(--task "$SLURM_ARRAY_TASK_ID/${MECELLEM_ARRAY_SIZE:-$SLURM_ARRAY_TASK_COUNT}")
+
 # What ran where, without asking the internet: RUN/jobs/JOB_RESTART/
 record_job() {
     RECORD=$1/jobs/${SLURM_JOB_ID}_$RESTART

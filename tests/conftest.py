@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import orjson
 import pytest
+import zstandard
 from command_line import mecellem
 from hypothesis import settings
-from training_runs import Runner
+from training_runs import CURRICULUM, SMALL_DECODER, Runner
+
+from preprocessing.tokens.tokenize import tokenize_corpus
 
 # A first example may import torch, and cores are shared: a slow example is no failure.
 settings.register_profile("mecellem", deadline=None)
@@ -33,7 +37,8 @@ LONGEST = (
     "test_resume.py",
     "test_prepare_run_benchmark.py",
     "test_runtime.py",
-    "test_slurm_jobs.py",
+    "test_slurm_pipeline.py",
+    "test_slurm_bench.py",
     "test_pipeline_real_slurm.py",
 )
 
@@ -108,3 +113,24 @@ def small_data(sample_corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def runner(small_data: Path) -> Runner:
     return Runner(small_data)
+
+
+@pytest.fixture(scope="session")
+def decoder_data(small_data: Path, sample_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sources and a validation corpus in the small tokenizer, and the curriculum over them."""
+    folder = tmp_path_factory.mktemp("decoder")
+    lines = zstandard.ZstdDecompressor().stream_reader((sample_corpus / "validation.jsonl.zst").open("rb")).read().splitlines()
+    formal = [line for line in lines if orjson.loads(line)["source"] == "ataturk"]
+    general = [line for line in lines if orjson.loads(line)["source"] != "ataturk"]
+    (folder / "tokenizer").symlink_to(small_data / "tokenizer")
+    for name, documents in {"general": general, "formal": formal[2:], "validation": formal[:2] + general[:50]}.items():
+        (folder / f"{name}.jsonl").write_bytes(b"\n".join(documents) + b"\n")
+        tokenize_corpus([folder / f"{name}.jsonl"], folder / "tokenizer", folder / name)
+    text = CURRICULUM.replace("GENERAL", str(folder / "general")).replace("FORMAL", str(folder / "formal"))
+    (folder / "curriculum").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def decoder_runner(decoder_data: Path) -> Runner:
+    return Runner(decoder_data, "qwen3_0p6b_cpt", SMALL_DECODER, ("data.tokenizer", "data.validation", "curriculum"))

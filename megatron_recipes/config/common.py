@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from mecellem.errors import UserError
@@ -138,6 +139,7 @@ class RunConfig(ABC):
     data: Any  # the tokenizer and the corpora
     optimizer: AdamConfig
     parallel: ParallelConfig = ParallelConfig()
+    init_from: Path | None = None  # Megatron checkpoint to start from (`convert import`, `convert clone`); None: random weights
     precision: Precision = "bf16"  # paper 1 trains in BF16 mixed precision
     fp8: Fp8Config = Fp8Config()
     layer_spec: LayerSpec = "auto"  # transformer_engine on CUDA where it is installed and not for fp32, else local

@@ -157,7 +157,6 @@ class DecoderRun(RunConfig):
     model: DecoderConfig
     data: CausalDataConfig
     curriculum: Path  # YAML file of stages
-    init_from: Path | None = None  # Megatron checkpoint to start from (`mecellem convert import`); None: random weights
     micro_batch_tokens: int  # tokens of one forward pass of a model replica: sequences = this / the stage's seq_len
 
     def check(self, world_size: int) -> None:

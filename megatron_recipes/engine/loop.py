@@ -13,7 +13,7 @@ import torch.distributed as dist
 from mecellem.console import console
 from mecellem.errors import UserError
 from megatron_recipes import run_folder
-from megatron_recipes.config import DecoderRun, RunConfig
+from megatron_recipes.config import RunConfig
 from megatron_recipes.engine import checkpoint, heartbeat, runtime
 from megatron_recipes.engine.launch import Rank
 from megatron_recipes.engine.metrics import Metrics
@@ -149,7 +149,7 @@ def set_start(config: RunConfig, training: Training) -> None:
     The optimizer has copied its FP32 master weights from the parameters as they were built. They are set from what was
     read or drawn, not from the parameters: those of `--fp8.param-gather` have rounded it to FP8.
     """
-    if isinstance(config, DecoderRun) and config.init_from is not None:
+    if config.init_from is not None:
         weights = checkpoint.load_weights(config.init_from, training.model)
     elif config.fp8.param_gather:
         weights = dict(initial_weights(training.model, config.seed))

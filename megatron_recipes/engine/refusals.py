@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mecellem.errors import UserError
-from megatron_recipes.config import DecoderConfig, DecoderRun, RunConfig, as_flags, flatten, require
+from megatron_recipes.config import DecoderConfig, DecoderRun, EncoderConfig, RunConfig, as_flags, flatten, require
 from megatron_recipes.engine.environment import has_transformer_engine
 from megatron_recipes.models.fp8_settings import Fp8Machine, refuse_fp8_tokens
 
@@ -51,7 +51,7 @@ def refuse_stages(config: DecoderRun, curriculum: Curriculum, data_parallel: int
         refuse_fp8_tokens(config.precision, config.fp8, tokens // (parallel.tensor if parallel.sequence else 1), where)
 
 
-def unlike(run: DecoderConfig, start: DecoderConfig) -> dict[str, Any]:
+def unlike(run: EncoderConfig | DecoderConfig, start: EncoderConfig | DecoderConfig) -> dict[str, Any]:
     """What a run must set to start from a checkpoint of the model `start`: `{"model.rope_theta": 1e6, ...}`."""
     of_run = flatten(run, "model.")
     return {
@@ -61,7 +61,7 @@ def unlike(run: DecoderConfig, start: DecoderConfig) -> dict[str, Any]:
     }
 
 
-def refuse_other_start(folder: Path, model: DecoderConfig, tokenizer_sha256: str | None) -> CheckpointMeta:
+def refuse_other_start(folder: Path, model: EncoderConfig | DecoderConfig, tokenizer_sha256: str | None) -> CheckpointMeta:
     """Raise `UserError` when the checkpoint to start from is of another model or tokenizer than the run's.
 
     None for a tokenizer that is not looked at. Returns what the checkpoint says of itself.
@@ -75,8 +75,10 @@ def refuse_other_start(folder: Path, model: DecoderConfig, tokenizer_sha256: str
             f"--init-from: {error} (`mecellem convert import` makes one of a Hugging Face folder; --init-from None starts from "
             "random weights)"
         ) from None
-    if not isinstance(meta.model, DecoderConfig):
-        raise UserError(f"--init-from {folder} is an encoder's checkpoint: give one of a {model.family} decoder")
+    if type(meta.model) is not type(model):
+        wanted = f"a {model.family} decoder" if isinstance(model, DecoderConfig) else "a ModernBERT"
+        kind = "a decoder's" if isinstance(meta.model, DecoderConfig) else "an encoder's"
+        raise UserError(f"--init-from {folder} is {kind} checkpoint: give one of {wanted}")
     values, of_run = unlike(model, meta.model), flatten(model, "model.")
     named = ", ".join(f"{name.removeprefix('model.')} {value} (the run: {of_run[name]})" for name, value in values.items())
     later = " (a stage of the curriculum may then change its RoPE)" if any(".rope_" in name for name in values) else ""

@@ -47,9 +47,9 @@ class MaskedTask(Task):
         return {"data.train": self.training.packed.corpus, "data.validation": self.validation.packed.corpus}
 
     def reads(self) -> list[Path]:
-        """Both corpora and the tokenizer."""
-        data = self.config.data
-        return [data.train, data.validation, data.tokenizer]
+        """The weights to start from, both corpora and the tokenizer."""
+        data, start = self.config.data, self.config.init_from
+        return [*([] if start is None else [start]), data.train, data.validation, data.tokenizer]
 
     @property
     def steps(self) -> int:
