@@ -24,6 +24,10 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("doctor",): ("mecellem.doctor:main", "what this machine can do, and what stands in the way"),
     ("corpus", "fetch"): ("preprocessing.corpus.fetch:main", "download, clean and split real Turkish text"),
     ("tokenizer", "train"): ("preprocessing.tokenizer:main", "train a byte-level BPE tokenizer on a corpus"),
+    ("tokenizer", "graft"): (
+        "preprocessing.graft:main",
+        "regrow a teacher's tokenizer towards a language, exactly so many entries",
+    ),
     ("tokenizer", "compare"): ("preprocessing.tokenizers.compare:main", "tokenizers beside one another on texts, by source"),
     ("tokenizer", "report"): ("preprocessing.tokenizers.report:main", "one self-contained HTML page about a tokenizer"),
     ("prepare", "run"): (
@@ -42,12 +46,18 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("train",): ("megatron_recipes.train:main", "run a recipe with Megatron-Core, or show its plan with --dry-run"),
     ("convert", "export"): ("conversion.export:main", "Megatron checkpoint -> verified Hugging Face folder"),
     ("convert", "import"): ("conversion.hf_import:main", "Hugging Face folder -> Megatron checkpoint"),
+    ("convert", "clone"): ("conversion.clone:main", "a model onto another vocabulary: Hugging Face folders and checkpoints"),
     ("select",): ("evaluation.selection:main", "which checkpoint of a run to keep: by retrieval after the same post-training"),
     ("post-train", "contrastive"): (
         "post_training.contrastive:main",
         "an embedding model out of a pre-trained one, on pairs, triplets or crops",
     ),
     ("post-train", "mine"): ("post_training.mining:main", "hard negatives for pairs, without the false ones"),
+    ("distill", "vectors"): (
+        "post_training.distillation.vectors:main",
+        "a teacher's vectors of a corpus, stored once, in shards",
+    ),
+    ("distill", "train"): ("post_training.distillation.train:main", "train a student to give a teacher's stored vectors"),
     ("evaluate",): (
         "evaluation.leaderboard:main",
         "models of any kind on retrieval, bitext, classification and more, beside BM25",
