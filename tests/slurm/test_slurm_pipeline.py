@@ -77,6 +77,10 @@ def test_from_text_to_a_report(runner: Runner, decoder_runner: Runner, small_dat
     select += ["--max-documents", 60]
     masks = ["fill-mask", export, "--texts", sample_corpus, "--mask-documents", 10, "--pll-sentences", 4, "--cloze-items", 4]
     contrastive = [export, tmp_path / "embedding", "--corpus", sample_corpus, "--steps", 2, "--batch-size", 8]
+    vectors = ["--teacher", tmp_path / "embedding", "--corpus", tmp_path / "speeches.jsonl", "--out", tmp_path / "vectors"]
+    distilled = ["--student", tmp_path / "embedding", "--vectors", tmp_path / "vectors", "--out", tmp_path / "student"]
+    distilled += ["--steps", 2, "--batch-size", 8]
+    (tmp_path / "speeches.jsonl").write_bytes(b"".join(shards[0].read_bytes().splitlines(keepends=True)[:200]))
     step = tmp_path / "start" / "checkpoints" / "step_0000002"  # before the second stage changes the model
     decoder = ["qwen3_0p6b_cpt", decoder_runner.data / "curriculum", step]
     continued = [*flags(decoder_runner), "--micro-batch-tokens", 128]
@@ -117,6 +121,8 @@ def test_from_text_to_a_report(runner: Runner, decoder_runner: Runner, small_dat
         stage("export", "convert", "export", run / "checkpoints" / "step_0000006", export, after=["train"], **out),
         stage("masks", "evaluate", *masks, "--out", tmp_path / "masks.json", after=["export"], **out),
         stage("embed", "post_train", *contrastive, after=["export"], **out),
+        stage("vectors", "distill", "vectors", *vectors, "--shards", 2, after=["embed"], array=2, **out),
+        stage("distil", "distill", "train", *distilled, after=["vectors"], **out),
         stage(
             "continue",
             "cpt",
@@ -136,9 +142,10 @@ def test_from_text_to_a_report(runner: Runner, decoder_runner: Runner, small_dat
         slurm.wait_for_jobs(500)
     said = "\n".join(f"{path.name}: {path.read_text()[-800:]}" for path in sorted(tmp_path.glob("*.out")))
     made = ["prepared/tokens/corpus.bin", "train.bin", "run/finished.json", "export/model.safetensors", "run/report.html"]
-    made += ["run/evaluation/selection.json", "masks.json", "embedding/modules.json", "cpt/finished.json"]
+    made += ["run/evaluation/selection.json", "masks.json", "embedding/modules.json", "vectors/manifest.json"]
+    made += ["student/modules.json", "cpt/finished.json"]
     assert [name for name in made if not (tmp_path / name).is_file()] == [], said
     assert steps_done(run) == 6 and steps_done(tmp_path / "cpt") == 6
     assert (tmp_path / "train.bin").read_bytes() == b"".join(Path(f"{tokens}_{n:05d}.bin").read_bytes() for n in range(3))
     done = sorted(path.name for path in (tmp_path / "pipeline.jobs" / "done").iterdir())
-    assert len(done) == len(stages) + 2 + 1, said  # a mark for each task
+    assert len(done) == len(stages) + 2 + 1 + 1, said  # a mark for each task
