@@ -241,7 +241,7 @@ def report(
 def distill_e5(
     size: int = 32_768,
     texts: int = 24_000,
-    epochs: float = 3.0,
+    epochs: float = 2.0,
     batch: int = 64,
     lr: float = 1e-4,
     rounds: int = 3,
