@@ -14,7 +14,7 @@ from mecellem.files import atomic_folder
 from preprocessing.corpus.document import Document
 from preprocessing.corpus.read_split import read_split
 
-WORDS = 40  # of a piece: about 80 tokens of e5's; what is learned on them holds for the longer texts of the tasks (see the table)
+WORDS = 40  # of a piece, about 80 tokens of e5's: shorter than what the tasks read, as time is short
 
 Text = dict[str, str]
 
