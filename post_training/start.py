@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 MODULES = "modules.json"  # in every sentence-transformers folder
 WEIGHTS_AND_SETTINGS = (".json", ".safetensors", ".txt", ".model", ".bin")
-NOTES = ("verification.json", "post_training.json", "distillation.json", "clone.json", "README.md")  # say something about the model, and change nothing in it
+# say something about the model, and change nothing in it
+NOTES = ("verification.json", "post_training.json", "distillation.json", "clone.json", "README.md")
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
 
 

@@ -73,9 +73,7 @@ def test_every_value_can_be_set(recipe_name: str):
         assert flatten(flags.config) == flatten(recipe) | {name: expected}
 
 
-@pytest.mark.parametrize(
-    "flag", [["--curriculum", "x.yaml"], ["--micro_batch_tokens", "8"], ["--accept-changed-curriculum"]]
-)
+@pytest.mark.parametrize("flag", [["--curriculum", "x.yaml"], ["--micro_batch_tokens", "8"], ["--accept-changed-curriculum"]])
 def test_a_decoders_flag_on_an_encoders_recipe_names_the_decoders(flag: list[str]):
     with pytest.raises(UserError) as caught:
         train.main(["mursit_tiny", "--dry-run", *flag])
