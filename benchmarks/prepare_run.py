@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 import psutil
@@ -46,6 +47,8 @@ NEW_WORDS = 0.02
 SAME, NEAR, SHUFFLED, BROKEN = 0.05, 0.05, 0.05, 0.001  # shares of the documents
 REMEMBERED = 20_000  # documents that a later one may repeat
 EVERY = 0.1  # seconds between two looks at the processes
+DEDUP = ("exact_dedup", "minhash", "semantic_dedup")
+MANY = 10_000_000  # documents, of which the memory is foretold
 FUNCTIONS = 8  # of a profile
 
 
@@ -118,6 +121,17 @@ def bytes_a_character() -> float:
     return len(text.encode()) / len(text)
 
 
+def write_dedup_corpus(text: Path, out: Path, shard_size: str) -> Path:
+    """The YAML file of a run of the stages alone that compare documents with one another."""
+    content = {
+        "out": str(out),
+        "shard_size": shard_size,
+        "sources": [{"name": "sample", "kind": "jsonl", "paths": [str(text)]}],
+        "stages": [{name: {}} for name in DEDUP],
+    }
+    return _write_yaml(content, out)
+
+
 def write_corpus(text: Path, out: Path, shard_size: str) -> Path:
     """The YAML file: every stage, in the paper's order, and tokens."""
     held_out = sample_text() / "test.jsonl.zst"
@@ -130,6 +144,10 @@ def write_corpus(text: Path, out: Path, shard_size: str) -> Path:
         "stages": stages,
         "tokenize": {"tokenizer": str(sample()[1])},
     }
+    return _write_yaml(content, out)
+
+
+def _write_yaml(content: dict[str, Any], out: Path) -> Path:
     path = out.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
@@ -217,6 +235,39 @@ def table(parts: Sequence[Part], ledgers: dict[str, SourceLedger], tokens: int, 
     )
 
 
+def dedup_table(parts: Sequence[Part], ledgers: dict[str, SourceLedger], width: float) -> Iterator[str]:
+    """A line for each stage that compares documents: its peak, what a document has of it, and what `MANY` would take.
+
+    A document's share is of what the peak is above that of `read`, which remembers no document.
+    """
+    base = next(part.together for part in parts if part.name == "read")
+    yield "Peak memory of all processes together; a document's bytes are those above the peak of `read`."
+    yield ""
+    yield f"| stage | documents in | out | MB/s | wall, s | peak, MB | bytes a document | {MANY / 1e6:.0f}M documents, GB |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for part in parts:
+        if part.name in DEDUP:
+            entered, kept = ledgers[part.name].entered, ledgers[part.name].kept
+            share = max(0.0, part.together - base) * 1e6 / entered.documents
+            foretold = base / 1e3 + share * MANY / 1e9
+            rate = entered.characters * width / part.wall / 1e6
+            yield (
+                f"| {part.name} | {entered.documents:,} | {kept.documents:,} | {rate:.1f} | {part.wall:.1f} "
+                f"| {part.together:,.0f} | {share:,.0f} | {foretold:.1f} |"
+            )
+
+
+def dedup_run(megabytes: int, workers: int, shard_size: str, width: float) -> list[str]:
+    """One run of the stages that compare documents, of a text of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "out"
+        corpus = write_dedup_corpus(write_text(Path(folder) / "text.jsonl", megabytes), place, shard_size)
+        parts = prepare(corpus, workers)
+        ledgers = {state.name: state.ledger.total() for state in stage_states(read_corpus(corpus))}
+    heading = f"## Duplicates alone: {megabytes:,} MB, {workers} workers, shards of {shard_size}"
+    return ["", heading, "", *dedup_table(parts, ledgers, width)]
+
+
 def profile(step: Step) -> list[str]:
     """The functions that the first task of a stage's last phase spends its time in, by their own time."""
     [block] = step.phases()[-1].pipeline
@@ -232,12 +283,15 @@ def profile(step: Step) -> list[str]:
     return lines
 
 
-def benchmark(megabytes: int = 200, small: int = 50, shard_size: str = "16MB", slowest: int = 3, out: Path = RESULT) -> None:
+def benchmark(
+    megabytes: int = 200, small: int = 50, large: int = 0, shard_size: str = "16MB", slowest: int = 3, out: Path = RESULT
+) -> None:
     """Measure whole runs and write benchmarks/results/prepare_run.md.
 
     Args:
         megabytes: size of the text that is run with one worker and with two.
         small: size of a smaller one, run with two workers: does memory grow with the text?
+        large: size of a text in which duplicates alone are searched, with two workers; 0: no such run.
         shard_size: of the runs; a shard is a task.
         slowest: so many stages are profiled, of those that look at one document at a time.
         out: the page.
@@ -274,6 +328,9 @@ def benchmark(megabytes: int = 200, small: int = 50, shard_size: str = "16MB", s
             "|---|---|---|---|",
         ]
         lines += [f"| {size} | 2 | {largest:,.0f} | {together:,.0f} |" for size, largest, together in peaks[1:]]
+        if large:
+            lines += dedup_run(large, 2, shard_size, width)
+            print("\n".join(lines[-len(DEDUP) - 5 :]), flush=True)
         lines += profiles(Path(folder) / f"out_{megabytes}_2.yaml", single, slowest)
     with atomic_write(out) as handle:
         handle.write("\n".join(lines) + "\n")

@@ -13,7 +13,6 @@ that is not repeated. The sample corpus is fetched on the first run.
 from __future__ import annotations
 
 import filecmp
-import json
 import os
 import random
 import statistics
@@ -22,9 +21,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
 from common import CACHE, ROOT, header, sample, sample_text
 
 from mecellem.errors import UserError
@@ -50,29 +51,46 @@ class Contender:
 
 def lines(texts: Sequence[str], new_words: float) -> Iterator[bytes]:
     """JSON lines without end; from the second pass on, so many words are made of the halves of two others."""
-    draw = random.Random(1)
+    draw = random.Random(1).random
     words = sorted({word for text in texts for word in text.split()})
     share = 0.0
     while True:
         for text in texts:
             parts = text.split(" ")
-            for _ in range(round(share * len(parts) + draw.random() - 0.5) if share else 0):
-                one, other = draw.choice(words), draw.choice(words)
-                parts[draw.randrange(len(parts))] = one[: len(one) // 2 + 1] + other[len(other) // 2 :]
-            yield json.dumps({"text": " ".join(parts)}, ensure_ascii=False).encode() + b"\n"
+            for _ in range(round(share * len(parts) + draw() - 0.5) if share else 0):
+                one, other = words[int(draw() * len(words))], words[int(draw() * len(words))]
+                parts[int(draw() * len(parts))] = one[: len(one) // 2 + 1] + other[len(other) // 2 :]
+            yield orjson.dumps({"text": " ".join(parts)}, option=orjson.OPT_APPEND_NEWLINE)
         share = new_words
 
 
-def write_text(path: Path, megabytes: int, new_words: float) -> Path:
-    """A file of so many megabytes of documents."""
+def write_text(path: Path, megabytes: Sequence[int], new_words: float) -> dict[int, int]:
+    """A file of the largest of those numbers of megabytes; returns the bytes at which a document ends for each of them."""
     texts = [record.text for record in read_records(sample_text() / "train.jsonl.zst") if record.text]
-    size = 0
+    ends: dict[int, int] = {}
+    size, left = 0, sorted(set(megabytes), reverse=True)
     with open(path, "wb") as out:
         for line in lines(texts, new_words):
             size += out.write(line)
-            if size >= megabytes * 1_000_000:
-                return path
+            while left and size >= left[-1] * 1_000_000:
+                ends[left.pop()] = size
+            if not left:
+                return ends
     raise AssertionError("the lines have no end")
+
+
+def commit_of(megatron: Path) -> str:
+    """The commit of a checkout. Raises `UserError` for what is none, or has not the tools of the main branch."""
+    if not (megatron / "tools" / "preprocess_data_fast.py").is_file():
+        raise UserError(f"--megatron {megatron} has no tools/preprocess_data_fast.py: clone Megatron-LM's main branch")
+    command = ["git", "-C", str(megatron), "rev-parse", "--show-prefix", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    prefix, _, commit = done.stdout.partition("\n")
+    if done.returncode or prefix:  # a folder inside another checkout would give that one's commit
+        raise UserError(
+            f"--megatron {megatron} is no git checkout, so its commit cannot be told: clone Megatron-LM's main branch"
+        )
+    return commit.strip()
 
 
 def import_from(folder: Path) -> dict[str, str]:
@@ -147,10 +165,19 @@ def compare(everyone: Sequence[Contender], rounds: int, megabytes: int) -> list[
     return [*table, ""]
 
 
+def alone(contender: Contender, megabytes: int) -> str:
+    """A line of the table of large files."""
+    seconds, peak = run(contender)
+    manifest = read_manifest(contender.prefix)
+    rate = f"{manifest.tokens / seconds / 1e6:.1f}M"
+    return f"| {megabytes:,} | {manifest.documents:,} | {manifest.tokens:,} | {seconds:.1f} | {rate} | {peak:,.0f} |"
+
+
 def benchmark(
     megatron: Path | None = None,
     megatron_python: Path = Path(sys.executable),
     megabytes: list[int] = [30, 300],  # noqa: B006 - tyro shows it as the default; nothing changes it
+    large: list[int] = [1000, 3000],  # noqa: B006
     memory_megabytes: list[int] = [30, 300, 3000],  # noqa: B006
     tokenizer: Path | None = None,
     rounds: int = 3,
@@ -161,29 +188,41 @@ def benchmark(
     Args:
         megatron: a checkout of Megatron-LM's main branch; without it ours is measured alone.
         megatron_python: interpreter that runs its tools.
-        megabytes: sizes of the files whose time is measured.
+        megabytes: sizes of the files whose time is measured, in turns.
+        large: sizes of the files that ours writes alone, once.
         memory_megabytes: sizes of the files, with new words all the time, for which the peak memory of ours is measured.
         tokenizer: Hugging Face tokenizer folder (default: one trained on the sample).
         rounds: how often each contender has its turn.
         out: Markdown file for the results.
     """
-    if megatron is not None and not (megatron / "tools" / "preprocess_data_fast.py").is_file():
-        raise UserError(f"--megatron {megatron} has no tools/preprocess_data_fast.py: clone Megatron-LM's main branch")
+    commit = f", Megatron-LM {commit_of(megatron)}" if megatron else ""
     folder = tokenizer or sample()[1]
-    text = ["# Tokenizing and writing", "", header(("numpy", "tokenizers", "gigatoken", "pyarrow")), ""]
-    text += [f"Whole commands, median of {rounds} rounds in turns; {NEW_WORDS:.0%} of the words are new all the time.", ""]
+    heading = header(("numpy", "tokenizers", "gigatoken", "pyarrow")) + commit
+    few, many = {}, {}
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         place = Path(name)
-        for size in megabytes:
-            source = write_text(place / "x.jsonl", size, NEW_WORDS)
-            everyone = contenders(source, folder, place, megatron, megatron_python, slow=size <= SLOWEST_UP_TO)
-            text += compare(everyone, rounds, size)
-        text += [f"## Peak memory of ours, {MANY_NEW_WORDS:.0%} new words", "", "| MB | seconds | peak, MB |", "|---|---|---|"]
-        for size in memory_megabytes:
-            source = write_text(place / "x.jsonl", size, MANY_NEW_WORDS)
-            seconds, peak = run(contenders(source, folder, place, None, megatron_python, slow=False)[0])
-            text.append(f"| {size:,} | {seconds:.1f} | {peak:,.0f} |")
+        sources = place / "few.jsonl", place / "many.jsonl"
+        sizes = [*megabytes, *large], memory_megabytes
+        with ProcessPoolExecutor(2) as pool:  # before anything is timed
+            few_ends, many_ends = pool.map(write_text, sources, sizes, (NEW_WORDS, MANY_NEW_WORDS))
+        # each file is cut to the next smaller size
+        for size in sorted(set(sizes[0]), reverse=True):
+            os.truncate(sources[0], few_ends[size])
+            everyone = contenders(sources[0], folder, place, megatron, megatron_python, slow=size <= SLOWEST_UP_TO)
+            few[size] = [alone(everyone[0], size)] if size in large else compare(everyone, rounds, size)
+        for size in sorted(set(sizes[1]), reverse=True):
+            os.truncate(sources[1], many_ends[size])
+            seconds, peak = run(contenders(sources[1], folder, place, None, megatron_python, slow=False)[0])
+            many[size] = f"| {size:,} | {seconds:.1f} | {peak:,.0f} |"
+    text = ["# Tokenizing and writing", "", heading, ""]
+    text += [f"Whole commands, median of {rounds} rounds in turns; {NEW_WORDS:.0%} of the words are new all the time.", ""]
+    text += [line for size in sorted(set(megabytes) - set(large)) for line in few[size]]
+    text += [f"## Ours alone, {NEW_WORDS:.0%} new words, one round", ""]
+    text += ["| MB | documents | tokens | seconds | tokens/s | peak memory, MB |", "|---|---|---|---|---|---|"]
+    text += [*(line for size in sorted(set(large)) for line in few[size]), ""]
+    text += [f"## Peak memory of ours, {MANY_NEW_WORDS:.0%} new words", "", "| MB | seconds | peak, MB |", "|---|---|---|"]
+    text += [many[size] for size in sorted(many)]
     report = "\n".join(text) + "\n"
     print(report)
     with atomic_write(out) as handle:

@@ -4,7 +4,8 @@
 
 Trains four byte-level BPE tokenizers on the training split of the sample corpus (fetched on the first run) and measures
 them on the validation and test splits, by source: what `mecellem tokenizer compare` says, and what `prepare tokenize`
-takes for the training split with each pattern. Writes benchmarks/results/tokenizer_patterns.md.
+takes for the training split with each pattern. Beside them four published tokenizers, from the packages that
+benchmarks/published_tokenizers.py pins, on all speeches of the sample. Writes benchmarks/results/tokenizer_patterns.md.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from common import ROOT, header, mecellem, sample_text
+from published_tokenizers import PUBLISHED, fetch_tokenizer
 
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
 from mecellem.manifest import read_manifest
 from preprocessing.tokenizers.compare import Compared, compare_loaded
-from preprocessing.tokenizers.load import load_tokenizers
+from preprocessing.tokenizers.load import load_named, load_tokenizers
 from preprocessing.tokenizers.patterns import PATTERNS
 from preprocessing.tokenizers.texts import read_domains
 
@@ -61,11 +63,16 @@ def run(sizes: tuple[int, ...] = (8192, 32_768), out: Path = RESULTS) -> None:
         tokenizers = load_tokenizers([str(folder / f"{pattern} {size}") for size in sizes for pattern in PATTERNS])
         held_out = [text / f"{split}.jsonl.zst" for split in ("validation", "test")]
         results = compare_loaded(tokenizers, read_domains(held_out, _ALL_TEXT))
+        every = [text / f"{split}.jsonl.zst" for split in ("train", "validation", "test")]
+        speeches = [domain for domain in read_domains(every, _ALL_TEXT) if domain.name == "ataturk"]
+        published = compare_loaded([load_named(name, fetch_tokenizer(name, folder)) for name in PUBLISHED], speeches)
         writing = {pattern: _write_corpus(folder, pattern, sizes[0], train) for pattern in PATTERNS}
     content = "\n".join(
         ["# Two ways to split text before BPE", "", header(_PACKAGES), ""]
         + ["Trained on the sample's training split, measured on its validation and test splits.", ""]
-        + _table(results)
+        + _table(results, ("all", *results[0].figures["domains"]))
+        + ["", "Published tokenizers on the speeches of all three splits:", ""]
+        + _table(published, ("ataturk",))
         + ["", f"`prepare tokenize` of the training split, {sizes[0]:,} entries, start-up included:", ""]
         + ["| pattern | engine | seconds | tokens |", "|---|---|---|---|"]
         + [f"| {pattern} | {engine} | {took:.1f} | {tokens:,} |" for pattern, (engine, took, tokens) in writing.items()]
@@ -75,10 +82,10 @@ def run(sizes: tuple[int, ...] = (8192, 32_768), out: Path = RESULTS) -> None:
     print(content)
 
 
-def _table(results: Sequence[Compared]) -> list[str]:
+def _table(results: Sequence[Compared], sources: Sequence[str]) -> list[str]:
     headings = ["source", "tokenizer", *(heading for heading, _ in _COLUMNS.values())]
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
-    for source in ("all", *results[0].figures["domains"]):
+    for source in sources:
         for result in results:
             figures = result.figures["all"] if source == "all" else result.figures["domains"][source]
             cells = [_cell(figures[key], form) for key, (_, form) in _COLUMNS.items()]

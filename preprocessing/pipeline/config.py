@@ -242,6 +242,7 @@ def read_corpus(path: Path) -> Corpus:
         file = CorpusFile.model_validate(content)
     except ValidationError as error:
         raise refusal(path, error, content, lines, _KEYS) from None
+    _check_weights(path, file, content, lines)
     stages = [_stage(path, number, item, content, lines) for number, item in enumerate(file.stages)]
     seen: set[str] = set()
     for number, stage in enumerate(stages):
@@ -251,6 +252,19 @@ def read_corpus(path: Path) -> Corpus:
             )
         seen.add(stage.name)
     return Corpus(path=path, file=file, stages=stages)
+
+
+def _check_weights(path: Path, file: CorpusFile, content: Any, lines: Mapping[Place, int]) -> None:
+    """Raise `UserError` for a weight beside a `tokenize:` that makes one corpus of all sources, where it would do nothing."""
+    if file.tokenize is None or file.tokenize.per_source:
+        return
+    for number, source in enumerate(file.sources):
+        if "weight" in source.model_fields_set:
+            place = ("sources", number, "weight")
+            raise UserError(
+                f"{path}, line {line_of(place, lines)}: `{named(place, content)}` goes into tokens/mixture.yaml, which is "
+                "written with `per_source: true` below `tokenize` alone: set that, or take the weight out"
+            )
 
 
 def _stage(path: Path, number: int, item: dict[str, Any], content: Any, lines: Mapping[Place, int]) -> Stage:

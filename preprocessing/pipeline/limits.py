@@ -127,8 +127,8 @@ def _check(
     total = broken + source.entered.documents
     if broken <= limit.count and (not whole or broken <= limit.share * total):
         return
-    files = ("missing_file", "damaged_file")
-    reason, count = most_common({key: value for key, value in source.quarantined.items() if key not in files})[0]
+    of_files = ("missing_file", "damaged_file")
+    reason, count = most_common({key: value for key, value in source.quarantined.items() if key not in of_files})[0]
     place = _place(name, locations, reason)
     at = f", such as {place.file}, line {place.line}" if place else ""
     raise UserError(

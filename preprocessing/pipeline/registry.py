@@ -65,13 +65,13 @@ class StageKind:
 STAGES = {
     kind.name: kind
     for kind in (
-        StageKind("repair", "RepairSettings", "Repair", version=3),
+        StageKind("repair", "RepairSettings", "Repair", version=4),
         StageKind("exact_dedup", "ExactDedupSettings", version=2),
         StageKind("minhash", "MinhashSettings", version=3),
         StageKind("semantic_dedup", "SemanticDedupSettings", version=3),
         StageKind("quality", "QualitySettings", "QualityFilter", version=2),
         StageKind("language", "LanguageSettings", "LanguageFilter"),
-        StageKind("morphology", "MorphologySettings", "MorphologyFilter", version=2),
+        StageKind("morphology", "MorphologySettings", "MorphologyFilter", version=3),
         StageKind("pii", "PiiSettings", "PiiMask", version=4),
         StageKind("decontaminate", "DecontaminateSettings", "DecontaminateFilter"),
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from preprocessing.pipeline.plan import Plan
     from preprocessing.pipeline.steps import Step
 
+_LOCK = ".lock"
 _WHY = 3  # reasons named in a stage's line
 
 
@@ -72,15 +73,35 @@ def _check_tokenizer(corpus: Corpus) -> None:
 @contextmanager
 def _lock(out: Path) -> Iterator[None]:
     """One run at a time in a folder; the lock goes with the process, however it ends."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as handle:
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    descriptor = _locked(out)
+    try:
+        yield
+    finally:
+        if [path.name for path in out.iterdir()] == [_LOCK]:  # the run was refused before it began
+            (out / _LOCK).unlink()
+            with suppress(OSError):
+                for folder in made:
+                    folder.rmdir()
+        os.close(descriptor)
+
+
+def _locked(out: Path) -> int:
+    """The open lock file of a folder."""
+    while True:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(descriptor)
             raise UserError(f"another run works in {out}: wait for it, or stop it first") from None
         except OSError:  # a file system without locks
-            pass
-        yield
+            return descriptor
+        with suppress(FileNotFoundError):
+            if (out / _LOCK).stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)  # a refused run removed it in this moment
 
 
 def _planned(corpus: Corpus, console: Console) -> tuple[Plan, list[Step], dict[str, list[Phase]]]:

@@ -53,6 +53,8 @@ def find_files(name: str, kind: str, patterns: list[str]) -> list[SourceFile]:
 
 
 def _source_file(name: str, kind: str, path: str, number: int, may_lack: bool) -> SourceFile:
+    if Path(path).is_dir():
+        raise UserError(f"source {name}: {path} is a folder: write {Path(path) / '*'}{_SUFFIXES[kind][0]}")
     if not path.endswith(_SUFFIXES[kind]):
         raise UserError(f"source {name}: {path} does not look like kind: {kind}: its name should end in {_SUFFIXES[kind][0]}")
     try:
@@ -65,8 +67,6 @@ def _source_file(name: str, kind: str, path: str, number: int, may_lack: bool) -
         if may_lack:
             return SourceFile(path, number, 0, 0)
         raise UserError(f"source {name}: {path} is not there: check `paths`") from None
-    if Path(path).is_dir():
-        raise UserError(f"source {name}: {path} is a folder: write {path}/** or a pattern for its files")
     return SourceFile(path, number, status.st_size, status.st_mtime_ns)
 
 

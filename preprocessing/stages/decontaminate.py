@@ -8,7 +8,7 @@ compared word by word, so a hit is never a collision.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -130,7 +130,9 @@ class DecontaminateFilter(BaseFilter):
     @cached_property
     def index(self) -> NgramIndex:
         """Read when the first document comes, in the process that meets it; the same in every task."""
-        return NgramIndex(self.settings)
+        files = [path.stat() for paths in self.settings.sets.values() for path in paths]
+        seen = tuple((file.st_size, file.st_mtime_ns) for file in files)
+        return _shared_index(self.settings.model_dump_json(), seen)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep the document, whole or without the lines it shares; `metadata["contaminated_by"]` names the sets.
@@ -159,6 +161,12 @@ class DecontaminateFilter(BaseFilter):
         doc.text = "\n".join(kept).strip()
         self.stat_update(*(f"changed_cut_by_{name}" for name in sets))
         return True
+
+
+@lru_cache(maxsize=1)
+def _shared_index(settings: str, seen: tuple[tuple[int, int], ...]) -> NgramIndex:
+    """The index that a process keeps from task to task. `seen`: size and time of change of the files."""
+    return NgramIndex(DecontaminateSettings.model_validate_json(settings))
 
 
 def _shown(text: list[str], found: dict[int, tuple[str, int]]) -> str:

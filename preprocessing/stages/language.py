@@ -7,7 +7,7 @@ Turkmen, Crimean Tatar, Kurdish); lingua has neither Uzbek nor Turkmen. docs/dec
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -89,7 +89,10 @@ class LanguageFilter(BaseFilter):
     @cached_property
     def identify(self) -> Identify:
         """Loaded when the first document comes, in the process that meets it."""
-        return _offline(self.settings.characters) if self.settings.model is None else _fasttext(self.settings.model)
+        if self.settings.model is None:
+            return _offline(self.settings.characters)
+        status = self.settings.model.stat()
+        return _fasttext(self.settings.model, status.st_size, status.st_mtime_ns)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep the document (True) or drop it with a key of `REASONS`; label and probability go to its metadata."""
@@ -105,6 +108,7 @@ class LanguageFilter(BaseFilter):
         return True if probability >= self.settings.threshold else (False, "uncertain_language")
 
 
+@lru_cache(maxsize=1)  # a process works on many tasks, and unpacking the model takes longer than a small shard's documents
 def _langid() -> LanguageIdentifier:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
@@ -121,7 +125,9 @@ def _offline(characters: int) -> Identify:
     return identify
 
 
-def _fasttext(path: Path) -> Identify:
+@lru_cache(maxsize=1)
+def _fasttext(path: Path, size: int, changed: int) -> Identify:
+    """`size` and `changed` tell another file of the same name."""
     import fasttext
 
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,9 @@ _MODULES: dict[str, str] = {"akana": "akana", "zeyrek": "zeyrek", "zemberek": "z
 # A task's memory for words, about 130 MB. Web text has ever new ones: misspellings, names, links.
 MOST_WORDS = 500_000
 _SAVE_AFTER = 20_000  # new words: 20 s of the slowest analyser that a killed task has to do again
+# Letters; the longest word that anybody gives as an example has 70 (muvaffakiyetsizleştirici...cesine). What is longer is
+# no word, and analysers take their time with it.
+_LONGEST_WORD = 100
 # Morphemes without letters of their own (third person singular, nominative, no possessor): akana names them, the others
 # can tell by an empty surface.
 SILENT = frozenset({"A3sg", "Nom", "Pnon"})
@@ -70,6 +74,8 @@ class Lexicon:
 
     def analyse(self, word: str) -> Analysis | None:
         """The analysis of a word in any casing, None where the analyser does not know it."""
+        if len(word) > _LONGEST_WORD:
+            return None
         word = fold(word)
         if word in self._words:
             return self._words[word]
@@ -108,6 +114,12 @@ class Lexicon:
             if len(self._words) >= self._most_words:
                 return
             self._words.update(_entries(path.read_text("utf-8").splitlines(), path))
+
+
+@lru_cache(maxsize=1)
+def shared_lexicon(name: AnalyserName, cache: Path | None = None) -> Lexicon:
+    """This process's lexicon: the tasks that it works on one after another load it once. Errors as in `check_analyser`."""
+    return Lexicon(name, cache)
 
 
 def _line(word: str, analysis: Analysis | None) -> str:

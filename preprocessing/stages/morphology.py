@@ -14,7 +14,7 @@ see docs/decisions/0015 for why they are defined so, and 0020 for what is asked 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -24,7 +24,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from preprocessing.stages.lexicon import MOST_WORDS, AnalyserName, Lexicon, check_analyser
+from preprocessing.stages.lexicon import MOST_WORDS, AnalyserName, Lexicon, check_analyser, shared_lexicon
 from preprocessing.stages.settings import Share
 from preprocessing.turkish import fold, words
 
@@ -102,16 +102,17 @@ class MorphologyFilter(BaseFilter):
     @cached_property
     def lexicon(self) -> Lexicon:
         """Loaded when the first document comes, in the process that meets it."""
-        return Lexicon(self.settings.analyser, self.settings.cache)
+        return shared_lexicon(self.settings.analyser, self.settings.cache)
 
     @cached_property
     def _numbers(self) -> _Numbers:
-        return _Numbers(self.lexicon)
+        return _shared_numbers(self.lexicon)
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents that are kept; at the end the words that were new go to the cache folder."""
         yield from super().run(data, rank, world_size)
-        self.lexicon.save()
+        if "lexicon" in vars(self):  # an empty shard needs none
+            self.lexicon.save()
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep the document (True) or drop it with a key of `REASONS`; the measures go to `metadata["measures"]`."""
@@ -178,6 +179,12 @@ class _Numbers(dict[str, int]):
         suffix_number = self._suffixes.setdefault(suffixes, len(self._suffixes))
         assert suffix_number <= _SUFFIX_MASK
         return lemma_number << _LEMMA_SHIFT | suffix_number << 1 | (analysis is not None)
+
+
+@lru_cache(maxsize=1)
+def _shared_numbers(lexicon: Lexicon) -> _Numbers:
+    """Kept from task to task, as the lexicon is."""
+    return _Numbers(lexicon)
 
 
 def _windows(values: NDArray[np.int64], window: int) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from preprocessing.stages.dotting import redot
 from preprocessing.stages.hyphens import join_parts
-from preprocessing.stages.lexicon import AnalyserName, Lexicon, check_analyser
+from preprocessing.stages.lexicon import AnalyserName, Lexicon, check_analyser, shared_lexicon
 from preprocessing.stages.settings import Share
 from preprocessing.stages.unwrap import unwrap
 from preprocessing.turkish import DOT_ABOVE, words
@@ -57,11 +57,16 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
     "|(?<![\u0600-\u0dff\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]"
 )
-_LETTERS = r"[^\W\d_]+"
+_LETTERS = r"[^\W\d_]++"
 # A word cut at the end of its line, once or more, by a hyphen or by what code pages made of a soft one.
 _CUT = r"[-\u2010\u00ac][ \t]*\n[ \t]*"
 _CUT_LINE = re.compile(_CUT)
-_CUT_WORD = re.compile(rf"({_LETTERS}(?:{_CUT}{_LETTERS}(?:['’]{_LETTERS})?)+)([.,;:!?)\]”\"\'»…]*)([ \t]+|(?=\n)|\Z)")
+# Matches every row of parts whole, also one that is no word for what stands behind it (the last group is None then), and
+# gives nothing back: a search that began again at each part would take a minute for a page of lines that end in hyphens.
+_CUT_WORD = re.compile(
+    rf"(?<![^\W\d_])({_LETTERS}(?:{_CUT}{_LETTERS}(?:['’]{_LETTERS})?+)++)([.,;:!?)\]”\"\'»…]*+)([ \t]+|(?=\n)|\Z)?"
+)
+_MOST_PARTS = 8  # of a word; more lines that end in hyphens are something else
 _SOFT_CUT = re.compile("\u00ad[ \t]*\n[ \t]*(\\S+)[ \t]*")
 _SPACE = "\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 # Only what has to change matches: replacing every single space by a space would be most of this stage's time.
@@ -69,6 +74,9 @@ _SPACES = re.compile(f" ?[{_SPACE}][ {_SPACE}]*| [ ][ {_SPACE}]*")
 _AROUND_BREAK = re.compile(" +\n *|\n +")
 _EMPTY_LINES = re.compile("\n{3,}")
 _MOST_PASSES = 5
+# Behind one letter; text of any language has fewer than 30 (Unicode Standard Annex 15, Stream-Safe Text Format).
+_MOST_MARKS = 30
+_MARKS = re.compile(rf"([^\w\s\x00-\u02ff]{{{_MOST_MARKS + 1},}})")
 
 
 class RepairSettings(BaseModel):
@@ -121,7 +129,7 @@ class Repair(PipelineStep):
     @cached_property
     def lexicon(self) -> Lexicon:
         """Loaded when the first doubtful word comes, in the process that meets it."""
-        return Lexicon(self.settings.analyser)
+        return shared_lexicon(self.settings.analyser)
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> Iterator:
         """Yield every document, repaired."""
@@ -175,6 +183,8 @@ class Repair(PipelineStep):
         """The word on the first line, with the hyphen that is its own ("anne-baba"); all as it was where nothing tells."""
         cut, marks, gap = match.groups()
         parts = re.split(_CUT, cut)
+        if gap is None or len(parts) > _MOST_PARTS:
+            return match[0]
         if not all(part[0].islower() for part in parts[1:]) and not cut.isupper():
             return match[0]  # "Türk-\nİş"
         if (word := join_parts(parts, self.lexicon.analyse)) is None:
@@ -229,7 +239,15 @@ def _one_dot(text: str) -> str:
 
 
 def _compose(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    """NFC, but for longer rows of marks than any text has: the time to sort them grows with the square of their number."""
+    if unicodedata.is_normalized("NFC", text):
+        return text
+    parts = _MARKS.split(text)
+    return "".join(part if _is_heap(part) else unicodedata.normalize("NFC", part) for part in parts)
+
+
+def _is_heap(part: str) -> bool:
+    return _MARKS.fullmatch(part) is not None and sum(unicodedata.category(sign)[0] == "M" for sign in part) > _MOST_MARKS
 
 
 def _tidy_spaces(text: str) -> str:

@@ -69,20 +69,22 @@ def unwrap(text: str, analyse: Analyse) -> str:
     width = _width(lines)
     if not width:
         return text
-    joined = raw[:1]
+    pieces = raw[:1]  # put together at the end: a paragraph that grew line by line would be copied as often
     before = lines[0]
     for at, line in enumerate(lines[1:], start=1):
         if not line.text and at + 1 < len(lines) and _goes_over_page(before, lines[at + 1], width):
             continue
         if not _continues(before, line, width):
-            joined.append(raw[at])
+            pieces += ("\n", raw[at])
         elif whole := _whole(before.text, line.text, analyse):
             first, word = whole
-            joined[-1] = joined[-1].rstrip()[: -len(first)] + word
+            pieces[-1] = pieces[-1].rstrip()[: -len(first)]
+            pieces.append(word)
         else:
-            joined[-1] = f"{joined[-1].rstrip()} {line.text}"
+            pieces[-1] = pieces[-1].rstrip()
+            pieces += (" ", line.text)
         before = line
-    return "\n".join(joined)
+    return "".join(pieces)
 
 
 def _whole(before: str, line: str, analyse: Analyse) -> tuple[str, str] | None:

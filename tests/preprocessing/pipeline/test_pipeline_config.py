@@ -87,6 +87,17 @@ def test_two_sources_of_one_name_are_refused(tmp_path):
         read_corpus(path)
 
 
+def test_a_weight_that_would_do_nothing_is_refused(tmp_path):
+    weighted = GOOD.replace("kind: jsonl", "kind: jsonl\n    weight: 3")
+    sentence = r"corpus\.yaml, line 5: `sources\[0\] \(laws\)\.weight` goes into tokens/mixture\.yaml, .*: set that, or take"
+    for one_corpus in ("tokenize: {tokenizer: t}\n", "tokenize: {tokenizer: t, per_source: false}\n"):
+        with pytest.raises(UserError, match=sentence):
+            read_corpus(written(tmp_path, weighted + one_corpus))
+        read_corpus(written(tmp_path, GOOD + one_corpus))
+    for later in ("", "tokenize: {tokenizer: t, per_source: true}\n"):
+        assert read_corpus(written(tmp_path, weighted + later)).file.sources[0].weight == 3
+
+
 def test_defaults_are_filled_in_and_sizes_have_units(tmp_path):
     corpus = read_corpus(
         written(tmp_path, GOOD.replace("out: out", "out: out\nshard_size: 1.5MiB\nlimits: {record_size: 2KB}"))
@@ -103,12 +114,14 @@ def test_defaults_are_filled_in_and_sizes_have_units(tmp_path):
         ("gone.jsonl", r"gone\.jsonl is not there: check `paths`"),
         ("*.jsonl.gz", r"\*\.jsonl\.gz matches no file: check `paths`"),
         ("laws.txt", r"laws\.txt does not look like kind: jsonl: its name should end in \.jsonl"),
-        ("folder.jsonl", r"folder\.jsonl is a folder: write "),
+        ("folder.jsonl", r"folder\.jsonl is a folder: write .*/folder\.jsonl/\*\.jsonl$"),
+        ("folder", r"folder is a folder: write .*/folder/\*\.jsonl$"),
     ],
 )
 def test_paths_that_lead_nowhere_are_told_of_before_any_work(tmp_path, pattern, sentence):
     (tmp_path / "laws.txt").touch()
     (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match=f"source laws: .*{sentence}"):
         make_plan(read_corpus(write_corpus(tmp_path / "corpus.yaml", [jsonl_source(tmp_path / pattern)])))
 

@@ -31,7 +31,7 @@ def corpus(tmp_path):
     second = write_jsonl(tmp_path / "second.jsonl", [*map(sentences, range(25, 50))])
     with open(second, "a") as handle:
         handle.write("{<b>broken</b>\n")
-    sources = [jsonl_source(first, name="first", weight=3.0), jsonl_source(second, name="second", limits={"share": 0.5})]
+    sources = [jsonl_source(first, name="first"), jsonl_source(second, name="second", limits={"share": 0.5})]
     return write_corpus(tmp_path / "corpus.yaml", sources, [{"exact_dedup": {}}], shard_size="3KB")
 
 
@@ -103,7 +103,8 @@ def test_ledgers_add_up_whatever_the_order_of_examples(tmp_path):
 
 
 def test_tokens_of_each_source_and_a_mixture_for_a_curriculum(corpus, small_tokenizer):
-    corpus.write_text(corpus.read_text() + f"tokenize: {{tokenizer: {small_tokenizer}, per_source: true}}\n")
+    weighted = corpus.read_text().replace("- name: first\n", "- name: first\n  weight: 3.0\n")
+    corpus.write_text(f"{weighted}tokenize: {{tokenizer: {small_tokenizer}, per_source: true}}\n")
     run(corpus, workers=1)
     tokens = corpus.parent / "out" / "tokens"
     first, second = read_manifest(tokens / "first"), read_manifest(tokens / "second")

@@ -148,6 +148,24 @@ def test_two_runs_in_one_folder_are_refused(corpus):
             run(corpus, workers=1)
 
 
+def test_a_run_that_is_refused_leaves_neither_lock_nor_folder(tmp_path):
+    broken = [{"decontaminate": {"sets": {"a": [str(tmp_path / "gone.jsonl")]}}}]
+    source = jsonl_source(write_jsonl(tmp_path / "laws.jsonl", map(sentences, range(3))))
+    path = write_corpus(tmp_path / "corpus.yaml", [source], broken)
+    path.write_text(path.read_text().replace(str(tmp_path / "out"), str(tmp_path / "data" / "out")))
+    for was_there in (False, True):
+        if was_there:
+            (tmp_path / "data" / "out").mkdir(parents=True)
+        with pytest.raises(UserError, match="gone"):
+            run(path, workers=1)
+        assert (tmp_path / "data").exists() == was_there
+        assert not list(tmp_path.glob("data/out/*"))
+    (tmp_path / "data" / "out" / "mine.txt").touch()
+    with pytest.raises(UserError, match="gone"):
+        run(path, workers=1)
+    assert (tmp_path / "data" / "out" / "mine.txt").exists()
+
+
 def test_a_worker_that_is_killed_is_told_of_and_ends_the_run(tmp_path):
     from preprocessing.pipeline.executors import LocalExecutor
     from preprocessing.pipeline.phases import Phase

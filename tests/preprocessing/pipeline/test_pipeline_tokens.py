@@ -42,7 +42,7 @@ def corpus(tmp_path, small_tokenizer):
 def make_corpus(folder, stages, tokenize):
     first = write_jsonl(folder / "first.jsonl", map(sentences, range(30)))
     second = write_jsonl(folder / "second.jsonl", [sentences(n, 5) for n in [*range(100, 112), 100, 100, 101]])
-    sources = [jsonl_source(first, name="first", weight=3.0), jsonl_source(second, name="second", licence="MIT")]
+    sources = [jsonl_source(first, name="first"), jsonl_source(second, name="second", licence="MIT")]
     return write_corpus(folder / "corpus.yaml", sources, stages, shard_size="1KB", tokenize=tokenize)
 
 
