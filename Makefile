@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 OUT    ?= runs/demo
-WORKERS ?= 3
+WORKERS ?= 2
 BIN    := $(VENV)/bin
 
 .PHONY: demo test lint install clean

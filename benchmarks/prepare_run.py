@@ -290,7 +290,7 @@ def benchmark(
 
     Args:
         megabytes: size of the text that is run with one worker and with two.
-        small: size of a smaller one, run with two workers: does memory grow with the text?
+        small: size of a smaller one, run with two workers: does memory grow with the text? 0: no such run.
         large: size of a text in which duplicates alone are searched, with two workers; 0: no such run.
         shard_size: of the runs; a shard is a task.
         slowest: so many stages are profiled, of those that look at one document at a time.
@@ -308,7 +308,7 @@ def benchmark(
     peaks: list[tuple[int, float, float]] = []
     width = bytes_a_character()
     with tempfile.TemporaryDirectory() as folder:
-        for size, workers in ((megabytes, 1), (megabytes, 2), (small, 2)):
+        for size, workers in ((megabytes, 1), (megabytes, 2), *([(small, 2)] if small else [])):
             text, place = Path(folder) / f"{size}.jsonl", Path(folder) / f"out_{size}_{workers}"
             corpus = write_corpus(text if text.exists() else write_text(text, size), place, shard_size)
             parts = prepare(corpus, workers)

@@ -152,7 +152,7 @@ def demo(
 
 
 def short_run(train_tokens: int) -> list[str]:
-    """mursit_tiny's schedule in the same proportions for another number of tokens, with at least four checkpoints."""
+    """mursit_tiny's schedule in the same proportions for another number of tokens, with at least two checkpoints."""
     from megatron_recipes.config import EncoderRun
     from megatron_recipes.recipes import find_recipe
 
@@ -164,7 +164,7 @@ def short_run(train_tokens: int) -> list[str]:
         "schedule.train-tokens": train_tokens,
         "schedule.warmup-tokens": int(recipe.schedule.warmup_tokens * share),
         "schedule.decay-tokens": int(recipe.schedule.decay_tokens * share),
-        "checkpoint-interval": max(1, min(recipe.checkpoint_interval, steps // 4)),
+        "checkpoint-interval": max(1, min(recipe.checkpoint_interval, steps // 2)),
         "validation-interval": max(1, min(recipe.validation_interval, steps // 4)),
     }
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]

@@ -20,7 +20,7 @@ def test_a_short_run_keeps_the_proportions(tokens: int):
     assert config.schedule.train_tokens == tokens
     assert config.schedule.warmup_tokens / tokens == pytest.approx(recipe.schedule.warmup_tokens / recipe.schedule.train_tokens)
     assert config.schedule.decay_tokens / tokens == pytest.approx(recipe.schedule.decay_tokens / recipe.schedule.train_tokens)
-    assert config.steps // config.checkpoint_interval >= 4
+    assert config.steps // config.checkpoint_interval >= 2
     assert config.steps // config.validation_interval >= 4
     assert (config.model, config.optimizer) == (recipe.model, recipe.optimizer)
 

@@ -71,7 +71,7 @@ def test_stopped_killed_finished_and_called_again(tmp_path: Path):
 
     finish(start(out), 0)
     assert steps(out) == list(range(1, 11))
-    assert len(list(out.glob("run/checkpoints/step_*"))) >= 4
+    assert len(list(out.glob("run/checkpoints/step_*"))) >= 2
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["training"]["steps"] == 10 and summary["evaluation"]["test"]["retrieval"]["bm25"]["mean_ndcg_10"] > 0.1
     page = (out / "report.html").read_text(encoding="utf-8")

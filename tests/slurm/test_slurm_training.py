@@ -97,22 +97,6 @@ def check_same(job: Job, whole: Path) -> None:
     assert (job.run / "finished.json").is_file()
 
 
-def test_a_warning_saves_and_the_job_goes_on_where_it_was(slurm, runner, whole, tmp_path):
-    job = Job(slurm, runner, tmp_path)
-    job.wait(lambda: steps_done(job.run) >= 3)
-    slurm.ask("scancel", "--batch", "--signal=USR1", job.number)
-    job.wait(job.ended)
-    assert slurm.job(job.number)["Restarts"] == "1"
-    assert "signal USR1: the run saves and leaves" in job.said() and "resumed at step" in job.said()
-    check_same(job, whole)
-    records = sorted(path.name for path in (job.run / "jobs").iterdir() if path.is_dir())
-    assert records == [f"{job.number}_0", f"{job.number}_1"]
-    state = run_state(job.run)
-    assert (state.step, state.finished, state.job, state.restarts) == (STEPS, True, job.number, 1)
-    assert state.state == "COMPLETED"
-    assert (job.run / "jobs" / records[0] / "nodes.txt").read_text().split() == ["n1", "n2"]
-
-
 def test_a_rank_that_dies_costs_the_steps_since_the_last_checkpoint(slurm, runner, whole, tmp_path):
     job = Job(slurm, runner, tmp_path)
     job.wait(lambda: steps_done(job.run) >= 25 and len(job.ranks()) == NODES * TASKS)
@@ -167,8 +151,15 @@ def test_a_time_limit_is_warned_of_and_costs_nothing(slurm, runner, whole, tmp_p
     slurm.ask("scontrol", "update", f"JobId={job.number}", "TimeLimit=20")
     os.kill(slow, signal.SIGCONT)
     job.wait(job.ended)
-    assert slurm.job(job.number)["Restarts"] == "1" and "resumed at step" in job.said()
+    assert slurm.job(job.number)["Restarts"] == "1"
+    assert "signal USR1: the run saves and leaves" in job.said() and "resumed at step" in job.said()
     check_same(job, whole)
+    records = sorted(path.name for path in (job.run / "jobs").iterdir() if path.is_dir())
+    assert records == [f"{job.number}_0", f"{job.number}_1"]
+    state = run_state(job.run)
+    assert (state.step, state.finished, state.job, state.restarts) == (STEPS, True, job.number, 1)
+    assert state.state == "COMPLETED"
+    assert (job.run / "jobs" / records[0] / "nodes.txt").read_text().split() == ["n1", "n2"]
 
 
 def test_a_controller_that_is_away_is_waited_for(slurm, runner, whole, tmp_path):
