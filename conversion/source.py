@@ -10,6 +10,8 @@ from mecellem.files import disk_full_cause
 
 # never pickles, and none of the other formats that a repository may hold beside safetensors
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model"]
+# of a model with its sentence-transformers modules
+MODULE_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "*/config.json", "*/*.safetensors"]
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -39,4 +41,19 @@ def find_folder(source: str) -> Path:
         raise UserError(
             f"{source} is no folder here and could not be downloaded from the Hugging Face Hub ({type(error).__name__}): on a "
             f"machine without internet, download it elsewhere (`hf download {source} --local-dir FOLDER`) and give the folder"
+        ) from None
+
+
+def model_from_hub(source: str) -> Path:
+    """The downloaded folder of a model with its modules, by its id. Raises `UserError`."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=MODULE_FILES, ignore_patterns=["onnx/*", "openvino/*"]))
+    except Exception as error:  # those of whatever client the library uses, too
+        if disk_full_cause(error) is not None:
+            raise
+        raise UserError(
+            f"{source} is no folder here and could not be had from the Hugging Face Hub ({type(error).__name__}): check the "
+            f"spelling; on a machine without internet, download it elsewhere (`hf download {source} --local-dir FOLDER`)"
         ) from None

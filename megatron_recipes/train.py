@@ -169,7 +169,8 @@ def check_inputs(config: RunConfig, run: Path, ranks: int, verify: bool) -> tupl
     task = open_task(config, verify)
     task.check(config.parallel.data_parallel(ranks))
     tokenizer_sha256 = sha256_of(config.data.tokenizer / "tokenizer.json")
-    check_start(config, task, run, tokenizer_sha256)
+    if isinstance(config, DecoderRun) or config.init_from is not None:  # an encoder's cursor is its step: nothing to look at
+        check_start(config, task, run, tokenizer_sha256)
     return task, tokenizer_sha256
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mecellem.errors import UserError
-from mecellem.files import disk_full_cause, sha256_of
+from mecellem.files import sha256_of
 from post_training.exports import exported
 from post_training.model_folder import PoolingName, check_model_folder, pick_device, quiet_transformers
 
@@ -19,7 +19,6 @@ MODULES = "modules.json"  # in every sentence-transformers folder
 WEIGHTS_AND_SETTINGS = (".json", ".safetensors", ".txt", ".model", ".bin")
 # say something about the model, and change nothing in it
 NOTES = ("verification.json", "post_training.json", "distillation.json", "clone.json", "README.md")
-HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*/*.safetensors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +59,11 @@ def find_start(source: str | Path, cache: Path) -> StartingPoint:
 
 def from_hub(source: str) -> Path | None:
     """The downloaded folder of a model on the Hugging Face Hub; None where `source` is no id. Raises `UserError`."""
-    from conversion.source import HUB_ID
+    from conversion.source import HUB_ID, model_from_hub
 
     if HUB_ID.fullmatch(source) is None or Path(source).parent.is_dir():
         return None
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=HUB_FILES, ignore_patterns=["onnx/*", "openvino/*"]))
-    except Exception as error:  # those of whatever client the library uses, too
-        if disk_full_cause(error) is not None:
-            raise
-        raise UserError(
-            f"{source} is no folder here and could not be had from the Hugging Face Hub ({type(error).__name__}): check the "
-            f"spelling; on a machine without internet, download it elsewhere (`hf download {source} --local-dir FOLDER`)"
-        ) from None
+    return model_from_hub(source)
 
 
 def open_start(start: StartingPoint, pooling: PoolingName | None, device: str) -> SentenceTransformer:

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from conversion.clone.vocabulary import ROLES, TokenizerFolder
-from conversion.source import HUB_ID
+from conversion.source import HUB_ID, model_from_hub
 from mecellem.errors import UserError
-from mecellem.files import disk_full_cause
 from mecellem.tokenizer_files import TOKENIZER_FILES, read_json
 
 MODULES = "modules.json"
-HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model", "*/config.json", "*/*.safetensors"]
 OF_THE_MODEL = ("model_max_length", "model_input_names", "padding_side", "truncation_side")  # not of the vocabulary
 
 
@@ -37,7 +35,7 @@ def find_teacher(source: str | Path) -> TeacherFolder:
     """A local folder, or a model of the Hugging Face Hub by its id. Raises `UserError` for what is neither or not whole."""
     folder = Path(source)
     if not folder.exists() and HUB_ID.fullmatch(str(source)) and not folder.parent.is_dir():
-        folder = _from_hub(str(source))
+        folder = model_from_hub(str(source))
     if not folder.is_dir():
         raise UserError(f"--teacher {source} is neither a folder nor the id of a model on the Hugging Face Hub")
     if not (folder / MODULES).is_file():
@@ -58,20 +56,6 @@ def find_teacher(source: str | Path) -> TeacherFolder:
                 continue  # it has no settings, and folders without their empty folders are common
             raise UserError(f"{folder / path} is missing, {MODULES} lists it: get the folder again")
     return TeacherFolder(folder, folder / paths[0], tuple(path for path in paths[1:] if path and (folder / path).is_dir()))
-
-
-def _from_hub(source: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=HUB_FILES, ignore_patterns=["onnx/*", "openvino/*"]))
-    except Exception as error:  # those of whatever client the library uses, too
-        if disk_full_cause(error) is not None:
-            raise
-        raise UserError(
-            f"{source} is no folder here and could not be had from the Hugging Face Hub ({type(error).__name__}): check the "
-            f"spelling; on a machine without internet, download it elsewhere (`hf download {source} --local-dir FOLDER`)"
-        ) from None
 
 
 def copy_modules(teacher: TeacherFolder, out: Path) -> None:
