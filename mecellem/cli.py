@@ -146,8 +146,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     130: interrupted (Ctrl-C); 141: the reader of standard output went away; 143: ended by SIGTERM. Other codes are the
     command's own.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _leave)
+    if threading.current_thread() is not threading.main_thread():
+        return _answer(argv)
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        return _answer(argv)
+    finally:
+        # While the interpreter ends, a SystemExit would only be a traceback out of some library's exit handler
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _answer(argv: Sequence[str] | None) -> int:
+    """The exit code of a command whose errors are told."""
     try:
         code = run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

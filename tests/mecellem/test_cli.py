@@ -27,9 +27,7 @@ def command(monkeypatch):
         monkeypatch.setitem(sys.modules, "try_it", module)
         monkeypatch.setitem(cli.COMMANDS, ("try",), ("try_it:main", "for the test"))
 
-    before = signal.getsignal(signal.SIGTERM)
-    yield register
-    signal.signal(signal.SIGTERM, before)
+    return register
 
 
 def raising(error):
@@ -148,6 +146,27 @@ sys.exit(cli.main(['try']))
     assert process.wait(timeout=30) == 143
     process.stdout.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_while_the_interpreter_ends_is_no_traceback():
+    """srun ends the ranks beside one that refuses; libraries' exit handlers may still be at work then."""
+    code = """
+import atexit, sys, time, types
+from mecellem import cli
+sys.modules['try_it'] = types.SimpleNamespace(main=lambda argv: 0)
+cli.COMMANDS[('try',)] = ('try_it:main', '')
+def end():
+    print('ending', flush=True)
+    time.sleep(60)
+atexit.register(end)
+sys.exit(cli.main(['try']))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ending\n"
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+    assert error == ""
 
 
 def test_a_reader_that_goes_away():
