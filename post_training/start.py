@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
+from mecellem.module_folders import MODULES
 from post_training.exports import exported
 from post_training.model_folder import PoolingName, check_model_folder, pick_device, quiet_transformers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-MODULES = "modules.json"  # in every sentence-transformers folder
 WEIGHTS_AND_SETTINGS = (".json", ".safetensors", ".txt", ".model", ".bin")
 # say something about the model, and change nothing in it
 NOTES = ("verification.json", "post_training.json", "distillation.json", "clone.json", "README.md")

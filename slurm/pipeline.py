@@ -12,7 +12,6 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mecellem.errors import UserError
-from mecellem.site_file import LONGEST_ARRAY
 from mecellem.yaml_file import line_of, parse_yaml, read_text, refusal
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -43,7 +42,7 @@ class Stage(BaseModel):
     arguments: list[Word] = Field(default_factory=list)
     options: dict[str, Word] = Field(default_factory=dict)
     environment: dict[str, Word] = Field(default_factory=dict)
-    array: int | None = Field(default=None, ge=1, le=LONGEST_ARRAY)
+    array: int | None = Field(default=None, ge=1)
     at_once: int | None = Field(default=None, ge=1)
     after: list[str] | None = None
 

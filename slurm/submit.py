@@ -20,7 +20,7 @@ from mecellem.console import console
 from mecellem.errors import UserError
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
-from mecellem.site_file import read_site, site_options
+from mecellem.site_file import read_site, refuse_long_array, site_options
 from slurm.pipeline import Step, read_pipeline
 
 CLIENT_SECONDS = 60  # Slurm's commands wait for ever for a controller that is away
@@ -125,6 +125,8 @@ def submit(
         dry_run: print the very calls of sbatch, and submit nothing
     """
     steps, settings = read_pipeline(pipeline), read_site(site)
+    for step in steps:
+        refuse_long_array(f"{pipeline}: the stage {step.stage.name}", step.stage.array or 1, settings)
     folder = pipeline.with_suffix(".jobs")
     work = Submission(folder, site.resolve(), dry_run, site_options(settings))
     earlier = read_jobs(folder / "jobs.json")

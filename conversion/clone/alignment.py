@@ -27,13 +27,15 @@ class Alignment:
     """Entry i of the new vocabulary is made of the teacher's rows `pieces[offsets[i]:offsets[i + 1]]`, in order of the text.
 
     `kinds`: uint8 `[n]`, of `Kind`. `offsets`: int64 `[n + 1]`. `pieces`: int64. Holes and what is unmapped have no pieces.
-    `unmapped`: strings of the latter, with the reason. `left_out`: composed entries of which the teacher cannot spell a part.
+    `unmapped`: strings of the latter, with the reason. `partly`: those of composed entries of which the teacher spells
+    only a part.
     """
 
     kinds: np.ndarray
     offsets: np.ndarray
     pieces: np.ndarray
     unmapped: dict[str, str]
+    partly: tuple[str, ...] = ()
 
     @property
     def lengths(self) -> np.ndarray:
@@ -74,14 +76,15 @@ def align(teacher: TokenizerFolder, target: TokenizerFolder) -> Alignment:
         else:
             kinds[number], found[number] = Kind.COPIED, [match]
     names = {number: piece for piece, number in target.ids.items()}
-    for text, ids in zip(rest, Splitter(teacher).split(rest) if rest else [], strict=True):
+    split, partly = Splitter(teacher).split(rest) if rest else ([], set())
+    for text, ids in zip(rest, split, strict=True):
         kinds[text.id], found[text.id] = (Kind.COMPOSED, ids) if ids else (Kind.UNMAPPED, [])
         if not ids:
             unmapped[names[text.id]] = "the teacher cannot spell it"
     lengths = np.fromiter((len(ids) for ids in found), dtype=np.int64, count=rows)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     pieces = np.fromiter((number for ids in found for number in ids), dtype=np.int64, count=int(offsets[-1]))
-    return Alignment(kinds, offsets, pieces, unmapped)
+    return Alignment(kinds, offsets, pieces, unmapped, tuple(names[rest[place].id] for place in sorted(partly)))
 
 
 def same_role(number: int, piece: str, teacher: TokenizerFolder, target: TokenizerFolder) -> int | None:

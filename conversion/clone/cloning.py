@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from conversion.clone.alignment import Alignment, Kind, align
 from conversion.clone.combination import Combination, Composer, Maker, Method, RandomRows, combine
 from conversion.clone.teacher import NewIds, TeacherFolder, copy_modules, find_teacher, write_configs, write_tokenizer
-from conversion.clone.vocabulary import GRAFT, TokenizerFolder, read_tokenizer, refuse_rows
+from conversion.clone.vocabulary import GRAFT, TokenizerFolder, contradicted_roles, read_tokenizer, refuse_rows
 from conversion.clone.vocabulary_tensors import VocabularyTensors, find_vocabulary_tensors
 from conversion.clone.weights import Cast, check_tensors, verify_weights, write_weights
 from conversion.safetensors_folder import SafetensorsReader
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = "mecellem.clone/1"
 RECORD = "clone.json"
-LISTED = 1000  # unmapped entries in the record by name; all are counted
+LISTED = 1000  # unmapped and partly spelled entries in the record by name; all are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def make_plan(source: str | Path, tokenizer: Path) -> Plan:
         hashes = {path.name: pool.submit(sha256_of, path) for path in dict.fromkeys(reader.files.values())}
         new, old = read_tokenizer(tokenizer), read_tokenizer(teacher.transformer)
         vocabulary = find_vocabulary_tensors(reader)
-        refuse_rows(old, vocabulary.rows)
+        refuse_rows(old.folder / "tokenizer.json", old.size, vocabulary.rows)
         check_tensors(reader, vocabulary)
         alignment = align(old, new)
         ids = NewIds(old, new, _copied(alignment))
@@ -88,6 +88,11 @@ def _notes(old: TokenizerFolder, new: TokenizerFolder) -> tuple[str, ...]:
     before, after = (" ".join(one.around_a_text()) or "nothing" for one in (old, new))
     if before != after:
         found.append(f"around a text the teacher's tokenizer puts {before}, the new one {after}: vectors differ for that alone")
+    if contradicted := contradicted_roles(old):
+        found.append(
+            f"{old.folder / 'config.json'} and the tokenizer beside it name other tokens for {', '.join(contradicted)}: is the "
+            "tokenizer the one that the teacher was trained with?"
+        )
     if (new.folder / GRAFT).exists():
         grafted = read_json(new.folder / GRAFT, "tokenizer").get("teacher")
         sha256 = grafted.get("tokenizer_sha256") if isinstance(grafted, dict) else None
@@ -165,6 +170,7 @@ def _record(plan: Plan, method: Method, seed: int, dtype: str | None) -> dict[st
         "pieces_per_composed_entry": {str(pieces): count for pieces, count in alignment.histogram().items()},
         "roles": roles,
         "unmapped": dict(list(alignment.unmapped.items())[:LISTED]),
+        "partly_spelled": {"count": len(alignment.partly), "entries": list(alignment.partly[:LISTED])},
         "unmapped_rows_are": "the mean of all entries" if plan.unknown is None else f"those of {before[plan.unknown]}",
         "vocabulary_tensors": list(plan.vocabulary.all),
         "versions": {name: version(name) for name in ("mecellem", "torch", "transformers", "tokenizers", "safetensors")},

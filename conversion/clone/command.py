@@ -66,4 +66,7 @@ def sentences(record: dict[str, Any]) -> list[str]:
     if record["unmapped"]:
         some = ", ".join(list(record["unmapped"])[:5])
         lines.append(f"unmapped ({some}, ...; clone.json lists them): their rows are {record['unmapped_rows_are']}")
+    if partly := record["partly_spelled"]["count"]:
+        some = ", ".join(record["partly_spelled"]["entries"][:5])
+        lines.append(f"{partly:,} composed entries ({some}, ...) have characters that the teacher lacks: made of the rest")
     return lines + [f"note: {note}" for note in record["notes"]]

@@ -44,7 +44,7 @@ def make_examples(teacher: TokenizerFolder, seed: int) -> Examples:
     long = [text for text in texts if len(text.raw.strip()) > 1 and not text.fallback]
     order = np.random.default_rng(seed).permutation(len(long))[: min(MOST, int(len(long) * TAKEN_OUT))]
     chosen: list[Spelled] = [long[place] for place in order]
-    found = Splitter(_without(teacher, {names[text.id] for text in chosen})).split(chosen)
+    found, _ = Splitter(_without(teacher, {names[text.id] for text in chosen})).split(chosen)
     gone = {text.id for text in chosen}
     kept = [(text.id, ids) for text, ids in zip(chosen, found, strict=True) if len(ids) > 1 and gone.isdisjoint(ids)]
     if len(kept) < 100:

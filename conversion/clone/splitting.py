@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ADDS_A_SPACE = ("Prepend",)  # normalizers that begin every text with a space
+NOTHING = -1  # in the place of what the teacher has no entry for
 SPLITS_AT_SPACES = ("Metaspace", "WhitespaceSplit", "Whitespace")  # pre-tokenizers; the space is written out before them
 
 
@@ -40,12 +41,21 @@ class Splitter:
         self.model = Tokenizer(teacher.tokenizer.model)
         self.spelling = {byte: chr(code) for code, byte in byte_characters().items()}
 
-    def split(self, texts: Sequence[Spelled]) -> list[list[int]]:
-        """The teacher's ids of each text, without its special tokens; empty where it can spell nothing of it."""
+    def split(self, texts: Sequence[Spelled]) -> tuple[list[list[int]], set[int]]:
+        """The teacher's ids of each text, without its special tokens; empty where it can spell nothing of it.
+
+        Beside them the positions of the texts of which it can spell a part.
+        """
         ways = {"byte-level": self._byte_level, "sentencepiece": self._sentencepiece, "wordpiece": self._wordpiece}
         found = ways.get(self.teacher.family, self._plain)(texts)
-        special = self.teacher.special
-        return [ids if special.isdisjoint(ids) else [number for number in ids if number not in special] for ids in found]
+        no_text = self.teacher.special | {NOTHING}
+        partly = set()
+        for place, ids in enumerate(found):
+            if not no_text.isdisjoint(ids):
+                found[place] = [number for number in ids if number not in no_text]
+                if found[place]:
+                    partly.add(place)
+        return found, partly
 
     def _plain(self, texts: Sequence[Spelled]) -> list[list[int]]:
         return _encode(self.whole, [text.raw.decode(errors="ignore").strip() for text in texts])
@@ -86,8 +96,7 @@ class Splitter:
         for character in raw.decode(errors="surrogateescape"):
             if "\udc80" <= character <= "\udcff":
                 found += self.whole.encode(self._with_spaces(run)).ids
-                byte = self.teacher.ids.get(f"<0x{ord(character) - 0xDC00:02X}>")
-                found += [] if byte is None else [byte]
+                found.append(self.teacher.ids.get(f"<0x{ord(character) - 0xDC00:02X}>", NOTHING))
                 run = ""
             else:
                 run += character
@@ -106,7 +115,7 @@ class Splitter:
             for word in some:
                 ids = next(flat)
                 if word.startswith(prefix) and not str(self.model.id_to_token(ids[0])).startswith(prefix):
-                    ids = []  # it began with the "#" of our own
+                    ids = [NOTHING]  # it began with the "#" of our own
                 found[number] = found[number] + ids
         return found
 

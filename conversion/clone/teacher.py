@@ -11,9 +11,9 @@ from typing import Any
 from conversion.clone.vocabulary import ROLES, TokenizerFolder
 from conversion.source import HUB_ID, model_from_hub
 from mecellem.errors import UserError
+from mecellem.module_folders import MODULES, read_modules
 from mecellem.tokenizer_files import TOKENIZER_FILES, read_json
 
-MODULES = "modules.json"
 OF_THE_MODEL = ("model_max_length", "model_input_names", "padding_side", "truncation_side")  # not of the vocabulary
 
 
@@ -40,22 +40,14 @@ def find_teacher(source: str | Path) -> TeacherFolder:
         raise UserError(f"--teacher {source} is neither a folder nor the id of a model on the Hugging Face Hub")
     if not (folder / MODULES).is_file():
         return TeacherFolder(folder, folder, ())
-    try:
-        modules = json.loads((folder / MODULES).read_bytes())
-        kinds, paths = [str(item["type"]) for item in modules], [str(item["path"]) for item in modules]
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{folder / MODULES} is not a list of modules ({error!r}): get the folder again") from None
-    if not kinds or kinds[0].rpartition(".")[2] != "Transformer":
-        what = kinds[0].rpartition(".")[2] if kinds else "no module"
-        raise UserError(f"{folder / MODULES} begins with {what}: cloning needs a transformer; give such a model's folder")
-    for path in paths:
-        if Path(path).is_absolute() or ".." in Path(path).parts:
-            raise UserError(f"{folder / MODULES} has a module in {path}, outside of the folder: get the folder again")
-        if not (folder / path).is_dir():
-            if path != paths[0] and "Normalize" in kinds[paths.index(path)]:
-                continue  # it has no settings, and folders without their empty folders are common
-            raise UserError(f"{folder / path} is missing, {MODULES} lists it: get the folder again")
-    return TeacherFolder(folder, folder / paths[0], tuple(path for path in paths[1:] if path and (folder / path).is_dir()))
+    modules = read_modules(folder)
+    if modules[0].kind != "Transformer":
+        raise UserError(
+            f"{folder / MODULES} begins with {modules[0].kind}: cloning needs a transformer; give such a model's folder"
+        )
+    # a Normalize has no settings, and folders without their empty folders are common
+    others = tuple(module.path for module in modules[1:] if module.path and (folder / module.path).is_dir())
+    return TeacherFolder(folder, folder / modules[0].path, others)
 
 
 def copy_modules(teacher: TeacherFolder, out: Path) -> None:

@@ -21,6 +21,7 @@ Family = Literal["byte-level", "sentencepiece", "wordpiece", "plain"]
 SPACE = "▁"  # SentencePiece's sign for a space
 ROLES = ("cls", "bos", "sep", "eos", "mask", "unk", "pad")  # padding last: where one token has two roles, the other one matters
 SAME_USE = {"cls": "bos", "bos": "cls", "sep": "eos", "eos": "sep"}  # encoders and decoders begin and end texts by other names
+PADDING_ROWS, PADDING_SHARE = 1024, 0.05  # the most rows without an entry that an embedding may have: the larger of both
 GRAFT = "graft.json"  # what `mecellem tokenizer graft` says about a tokenizer
 
 
@@ -196,10 +197,29 @@ def set_apart(piece: str) -> bool:
     return unicodedata.category(piece).startswith("P") or unicodedata.name(piece, "").startswith("CJK ")
 
 
-def refuse_rows(vocabulary: TokenizerFolder, rows: int) -> None:
-    """Raise `UserError` when a tokenizer has ids that its model's embedding lacks."""
-    if vocabulary.size > rows:
-        raise UserError(
-            f"{vocabulary.folder / 'tokenizer.json'} has token ids up to {vocabulary.size - 1:,} but the model's embedding has "
-            f"{rows:,} rows: the tokenizer belongs to another model; give the teacher with the tokenizer it was trained with"
-        )
+def contradicted_roles(vocabulary: TokenizerFolder) -> list[str]:
+    """Roles of special tokens for which the model's config.json names an entry that the tokenizer gives to another role.
+
+    Ids of no special token are common defaults of configs (BERT's padding 0) and tell nothing.
+    """
+    path = vocabulary.folder / "config.json"
+    config = read_json(path) if path.exists() else {}
+    found = []
+    for role, number in vocabulary.roles.items():
+        named = config.get(f"{role}_token_id")
+        if isinstance(named, int) and named != number and named in vocabulary.roles.values():
+            found.append(f"{role} ({named}, {number})")
+    return found
+
+
+def refuse_rows(tokenizer: Path, size: int, rows: int) -> None:
+    """Raise `UserError` when a tokenizer of `size` ids is not that of a model with `rows` rows in its embedding.
+
+    Models have rows that no entry uses, up to the next multiple of their layout: 905 of 51,200 are the most of a model that
+    is much used (Phi-2). Far more, and the tokenizer is that of a smaller vocabulary.
+    """
+    remedy = "the tokenizer belongs to another model; give the teacher with the tokenizer it was trained with"
+    if size > rows:
+        raise UserError(f"{tokenizer} has token ids up to {size - 1:,} but the model's embedding has {rows:,} rows: {remedy}")
+    if rows - size > max(PADDING_ROWS, rows * PADDING_SHARE):
+        raise UserError(f"{tokenizer} has {size:,} token ids and the model's embedding {rows:,} rows: {remedy}")

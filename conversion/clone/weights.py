@@ -68,6 +68,7 @@ def write_weights(
                 tensors[name] = new_tensor(composer(name), combination, dtype or tensor.dtype)
             else:
                 tensors[name] = cast(tensor, dtype)
+                refuse_lost_numbers(f"{path}: {name}", tensor, tensors[name])
         save_file(tensors, out / path.name, metadata={"format": "pt"})
         shutil.copymode(out / "config.json", out / path.name)  # safetensors writes for the owner alone
         total += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
@@ -76,6 +77,16 @@ def write_weights(
         names = {name: reader.files[name].name for name in sorted(kept)}
         index = {"metadata": {"total_parameters": parameters, "total_size": total}, "weight_map": names}
         (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def refuse_lost_numbers(name: str, teachers: torch.Tensor, new: torch.Tensor) -> None:
+    """Raise `UserError` for NaN, and for infinities that the teacher has not. (Masks are infinite in some models' files.)"""
+    if not new.is_floating_point() or bool(torch.isfinite(new).all()):
+        return
+    if bool(torch.isnan(new).any()):
+        raise UserError(f"{name} has NaN: the teacher's weights are damaged, get the folder again")
+    if not bool(torch.isinf(teachers).any()):
+        raise UserError(f"{name} has numbers beyond {str(new.dtype).removeprefix('torch.')}: choose another --dtype")
 
 
 def new_tensor(composer: Composer, combination: Combination, dtype: torch.dtype) -> torch.Tensor:

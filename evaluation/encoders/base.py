@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from evaluation.encoders.settings import EncoderSettings
 from evaluation.results import Record
 from mecellem.errors import UserError
+from mecellem.token_batches import token_batches
 
 Role = Literal["query", "document", "text"]
 Vectors = NDArray[np.float32]
@@ -109,20 +110,6 @@ class Encoder(Protocol):
         ...
 
 
-def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Positions of texts, longest first, in batches of at most `tokens` tokens with padding; a longer text is one alone.
-
-    Within a batch lengths are as alike as they can be, so padding is rare; the largest batch comes first, so memory that
-    is too small is known at once.
-    """
-    order = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))
-    start = 0
-    while start < len(order):
-        rows = max(1, tokens // max(1, lengths[order[start]]))
-        yield order[start : start + rows]
-        start += rows
-
-
 class BatchedEncoder(ABC):
     """The base of encoders: subclasses say how long texts are and make the vectors of one batch."""
 
@@ -161,7 +148,7 @@ class BatchedEncoder(ABC):
                 new.append(place)
             else:
                 found[row] = known
-        for batch in batches([lengths[place] for place in new], self.batch_tokens):
+        for batch in token_batches([lengths[place] for place in new], self.batch_tokens):
             rows = [written[new[number]] for number in batch]
             found[rows] = self.unit([texts[row] for row in rows], role)
         self.counts.without_vector += int((~found[written].any(axis=1)).sum())

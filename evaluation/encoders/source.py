@@ -11,10 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
+from mecellem.module_folders import MODULES, read_modules
 from mecellem.tokenizer_files import read_json, read_vocabulary
 from megatron_recipes.run_folder import CHECKPOINT
 from post_training.exports import exported
@@ -29,7 +28,6 @@ PACKAGED = {
 }
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
-MODULES = "modules.json"  # of sentence-transformers
 POOLING = Path("1_Pooling") / "config.json"
 # Lie beside a model and change no vector.
 IRRELEVANT = {
@@ -99,7 +97,7 @@ def find_source(spec: str, cache: Path | None = None) -> SystemSource:
         _require(folder, ("model.safetensors",), "weights")
         _require(folder, ("tokenizer.json",), "tokenizer")
     elif (folder / MODULES).is_file():
-        kind, parts = "sentence-transformers", _module_folders(folder)
+        kind, parts = "sentence-transformers", [folder, *(folder / module.path for module in read_modules(folder))]
         if (parts[1] / "config.json").is_file():
             check_transformer(parts[1])
     else:
@@ -114,7 +112,7 @@ def _is_model2vec(folder: Path) -> bool:
         return False
     if read_json(folder / "config.json").get("model_type") == "model2vec":
         return True
-    return (folder / MODULES).is_file() and "StaticEmbedding" in _modules(folder)[0].get("type", "")
+    return (folder / MODULES).is_file() and read_modules(folder)[0].kind == "StaticEmbedding"
 
 
 def _packaged(name: str, word: str) -> SystemSource:
@@ -123,30 +121,6 @@ def _packaged(name: str, word: str) -> SystemSource:
         raise UserError(f"the package {package}, which `{word}` is of, is not installed: pip install {package}")
     kind: Any = word
     return SystemSource(name, word, kind, None, hashlib.sha256(f"{package} {version(package)}".encode()).hexdigest())
-
-
-def _modules(folder: Path) -> list[dict[str, str]]:
-    """The modules of a sentence-transformers model in order, each with its `path` and `type`."""
-    path = folder / MODULES
-    try:
-        modules = orjson.loads(path.read_bytes())
-        found = [{key: str(module[key]) for key in ("path", "type")} for module in modules]
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is no list of modules with path and type ({error}): save the model again") from None
-    if not found:
-        raise UserError(f"{path} names no module: save the model again")
-    return found
-
-
-def _module_folders(folder: Path) -> list[Path]:
-    """The folder itself, then that of every module of a sentence-transformers model in order."""
-    found = [folder]
-    for module in _modules(folder):
-        path = folder / module["path"]
-        if not path.is_dir() and "Normalize" not in module["type"]:  # that one may have no files
-            raise UserError(f"{path} is missing though {folder / MODULES} names it: copy the whole model")
-        found.append(path)
-    return found
 
 
 def _require(folder: Path, names: Sequence[str], what: str) -> Path:

@@ -41,15 +41,21 @@ class Shape:
 
 def own_length(model: SentenceTransformer) -> int:
     """Tokens that the model's positions and tokenizer allow, special ones included."""
-    from torch.nn import Embedding
-
     length = model.max_seq_length
     assert length is not None
+    learned = learned_positions(model)
+    return int(length) if learned is None else min(int(length), learned)
+
+
+def learned_positions(model: SentenceTransformer) -> int | None:
+    """Tokens for which the model has learned positions; None for one that computes them (rotary ones, say)."""
+    from torch.nn import Embedding
+
     for module in model.modules():
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, Embedding):  # RoBERTa counts positions from its padding's id + 1
-            length = min(length, table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
-    return int(length)
+            return int(table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
+    return None
 
 
 def prepare(model: SentenceTransformer, settings: ContrastiveSettings) -> Shape:

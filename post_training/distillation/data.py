@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from post_training.distillation.store import VectorStore
     from post_training.distillation.student import Student
 
+FEWEST_RELATED = 3  # held-out texts: two have one cosine, and a correlation needs several
 TEXT = "text"  # the one column's name, in front of what the tokenizer makes
 LABELS = ("label",)
 
@@ -57,6 +58,11 @@ def make_batches(store: VectorStore, student: Student, settings: DistillationSet
     from post_training.batches import plan_batches
 
     train, held_out = split_rows(store, settings.held_out)
+    if settings.loss == "relational" and 0 < len(held_out) < FEWEST_RELATED:
+        raise UserError(
+            f"--held-out {settings.held_out} leaves {len(held_out)} of {len(store):,} texts, and --loss relational chooses by "
+            f"the cosines between {FEWEST_RELATED} or more: raise it, or give 0 for none"
+        )
     if len(train) < settings.batch_size:
         raise UserError(
             f"{len(train):,} texts to train on make no batch of {settings.batch_size}: lower --batch-size or --held-out, or "

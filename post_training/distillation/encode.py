@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from mecellem.errors import UserError
+from mecellem.token_batches import token_batches
 from post_training.model_folder import quiet_transformers
 
 if TYPE_CHECKING:
@@ -67,18 +68,6 @@ def count_tokens(
     return lengths
 
 
-def token_batches(lengths: NDArray[np.int32], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Positions of texts, longest first, in batches of at most `tokens` tokens with padding; a longer text is one alone."""
-    import numpy as np
-
-    order = np.argsort(-lengths.astype(np.int64), kind="stable")
-    start = 0
-    while start < len(order):
-        rows = max(1, tokens // max(1, int(lengths[order[start]])))
-        yield order[start : start + rows]
-        start += rows
-
-
 def encode(
     model: SentenceTransformer,
     texts: Sequence[str],
@@ -91,7 +80,7 @@ def encode(
     import torch
 
     vectors: torch.Tensor | None = None
-    for rows in token_batches(lengths, batch_tokens):
+    for rows in token_batches(lengths.tolist(), batch_tokens):
         found = model.encode(
             [texts[row] for row in rows],
             prompt=prompt,
@@ -101,7 +90,7 @@ def encode(
         ).float()
         if vectors is None:
             vectors = torch.empty(len(texts), found.shape[1])
-        vectors[torch.from_numpy(rows)] = found.cpu()
+        vectors[rows] = found.cpu()
         progress(len(rows))
     assert vectors is not None
     return vectors

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mecellem.errors import UserError
 from mecellem.files import atomic_write, locked
 from post_training.distillation.encode import quote
-from post_training.distillation.store import AGAIN, MANIFEST, Shard, VectorStore, shard_folder
+from post_training.distillation.store import AGAIN, MANIFEST, TEXT_HASH, Shard, VectorStore, made_with, shard_folder
+from post_training.distillation.texts import Catalogue, shard_bounds
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -18,14 +19,20 @@ SAMPLE = 32  # texts that are encoded a second time
 LOWEST = 0.99  # cosine of a stored vector and the same text's alone: storage in 8 bits of mantissa costs 1e-5, bf16 sums 1e-3
 
 
-def write_manifest(out: Path, plan: dict[str, Any], model: SentenceTransformer) -> dict[str, Any]:
-    """Check all shards and write the manifest; returns it. `model`: the teacher up to the target.
+def write_manifest(out: Path, plan: dict[str, Any], found: Catalogue, model: SentenceTransformer) -> dict[str, Any]:
+    """Check all shards and write the manifest; returns it. `found`: the texts; `model`: the teacher up to the target.
 
-    Raises `UserError` for a damaged shard, and where a text's stored vector is not the one that the teacher gives it now.
+    Raises `UserError` for a shard that is damaged or has other texts or another teacher's vectors, and where a text's stored
+    vector is not the one that the teacher gives it now.
     """
     shards = [Shard(shard_folder(out, number)) for number in range(plan["shards"])]
-    for shard in shards:
+    bounds = shard_bounds(len(found), plan["shards"])
+    for shard, start, end in zip(shards, bounds, bounds[1:], strict=False):
         shard.check()
+        if shard.record.get("made_with") != made_with(plan):
+            raise UserError(f"{shard.folder} was made with another teacher or other settings than {out / 'plan.json'}: {AGAIN}")
+        if b"".join(shard.texts.column(TEXT_HASH).to_pylist()) != found.hashes[start:end].tobytes():
+            raise UserError(f"{shard.folder} holds other texts than the corpus has in its place: {AGAIN}")
     records = [shard.record for shard in shards]
     seconds = sum(record["seconds"] for record in records)
     manifest = {
@@ -39,7 +46,6 @@ def write_manifest(out: Path, plan: dict[str, Any], model: SentenceTransformer) 
         "seconds": seconds,
         "texts_per_second": sum(record["texts"] for record in records) / max(seconds, 1e-9),
     }
-    assert manifest["count"] == plan["count"]
     manifest["verified"] = verify(VectorStore(out, manifest, shards), model, plan["prompt"])
     with locked(out / MANIFEST), atomic_write(out / MANIFEST) as handle:
         handle.write(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")

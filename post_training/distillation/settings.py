@@ -31,8 +31,11 @@ class DistillationSettings:
     """texts that a rank has in memory at a time, a divisor of its share; memory and speed, not results; None: on GPUs the
     whole share, on CPUs about 32, which their caches hold (1.8 x the speed of 128 with three layers of e5-small)"""
     max_length: int | None = None
-    """tokens of a text in training, the prompt's included; the saved model keeps its own length; None: as many as the teacher
-    read, or fewer where the student takes fewer"""
+    """tokens of a text in training, the prompt's included; None: as many as the teacher read, or fewer where the student takes
+    fewer"""
+    saved_length: int | None = None
+    """tokens that the saved model takes, at most the positions that it has learned; rotary ones have no end (the paper: 8,192,
+    four times what its teacher takes and its training saw); None: as many as the student came with"""
     lr: float = 5e-5
     """peak learning rate, AdamW (the paper; its code trained embeddings alone at 5e-4)"""
     embedding_lr: float | None = None
@@ -69,7 +72,7 @@ class DistillationSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that would train nothing or never end, and those that others leave without effect."""
-        for name in ("steps", "batch_size", "mini_batch_size"):
+        for name in ("steps", "batch_size", "mini_batch_size", "saved_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")

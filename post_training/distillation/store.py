@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 PLAN, MANIFEST, SHARDS = "plan.json", "manifest.json", "shards"
 TEXTS, VECTORS, RECORD = "texts.arrow", "vectors.safetensors", "shard.json"
 KEY = "vectors"  # of the one tensor in a file
-FORMAT = 1
+TEXT_HASH = "sha256"  # the column with that of every text
+FORMAT = 2
 Dtype = Literal["fp16", "bf16", "fp32"]
 INFORMATION = ("teacher_name", "origins", "empty", "duplicates")  # in a plan, and no reason to refuse
 SHOWN = {"text_hashes": "texts", "count": "texts"}
@@ -51,6 +52,12 @@ def shard_folder(out: Path, number: int) -> Path:
     return out / SHARDS / f"{number:05d}"
 
 
+def made_with(plan: dict[str, Any]) -> str:
+    """What every shard of a plan has in common, for its record."""
+    parts = {name: value for name, value in plan.items() if name not in (*INFORMATION, "shards", "versions")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
 def agree_on_plan(out: Path, plan: dict[str, Any]) -> None:
     """Write the plan, or find that the one there is the same. Raises `UserError` for another one, and for other files."""
     path = out / PLAN
@@ -64,8 +71,8 @@ def agree_on_plan(out: Path, plan: dict[str, Any]) -> None:
     found = read_json(path)
     names = {*found, *plan} - {*INFORMATION}
     differ = sorted({SHOWN.get(name, name) for name in names if found.get(name) != plan.get(name)})
-    if differ == ["versions"] and (out / MANIFEST).is_file():
-        return  # complete: nothing will be added to what other versions made
+    if differ == ["versions"] and is_complete(out, plan["shards"]):
+        return  # nothing will be added to what other versions made
     if differ:
         raise UserError(
             f"{out} holds vectors of other {' and '.join(differ)}: give the same command to go on with them, or choose "
@@ -79,7 +86,8 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         assert isinstance(found, dict)
     except (ValueError, AssertionError):
-        raise UserError(f"{path} is damaged: remove the folder that it lies in and make the vectors again") from None
+        lost = "that file" if path.name == MANIFEST else "the folder that it lies in"
+        raise UserError(f"{path} is damaged: remove {lost} and give the `mecellem distill vectors` command again") from None
     return found
 
 
@@ -119,7 +127,7 @@ def write_texts(path: Path, texts: Sequence[Text], tokens: NDArray[np.int32]) ->
             "text": pa.array([text.text for text in texts], pa.large_string()),
             "lang": pa.array([text.lang for text in texts], pa.string()),
             "source": pa.array([text.source for text in texts], pa.string()),
-            "sha256": pa.array([text.sha256 for text in texts], pa.binary(32)),
+            TEXT_HASH: pa.array([text.sha256 for text in texts], pa.binary(32)),
             "tokens": pa.array(tokens, pa.int32()),
         }
     )
@@ -130,6 +138,11 @@ def write_texts(path: Path, texts: Sequence[Text], tokens: NDArray[np.int32]) ->
 def missing_shards(out: Path, count: int) -> list[int]:
     """Numbers of the shards that are not there."""
     return [number for number in range(count) if not shard_folder(out, number).is_dir()]
+
+
+def is_complete(out: Path, count: int) -> bool:
+    """Whether all shards are there and were checked. A shard that was removed for its damage is made again."""
+    return (out / MANIFEST).is_file() and not missing_shards(out, count)
 
 
 class Shard:
@@ -219,8 +232,8 @@ class VectorStore:
 
         parts = []
         for shard in self.shards:
-            data = np.frombuffer(shard.texts.column("sha256").buffers()[1], dtype=">u8")
-            offset = shard.texts.column("sha256").offset
+            data = np.frombuffer(shard.texts.column(TEXT_HASH).buffers()[1], dtype=">u8")
+            offset = shard.texts.column(TEXT_HASH).offset
             parts.append(data.reshape(-1, 4)[offset : offset + len(shard.texts), 0].astype(np.uint64))
         return np.concatenate(parts)
 
@@ -245,7 +258,11 @@ def open_store(folder: Path) -> VectorStore:
     if not (folder / PLAN).is_file():
         raise UserError(f"{folder} holds no vectors (--vectors): make them with `mecellem distill vectors`")
     plan = read_json(folder / PLAN)
-    if not (folder / MANIFEST).is_file():
+    if plan.get("format") != FORMAT:
+        raise UserError(
+            f"{folder} has the format {plan.get('format')}, and this version reads {FORMAT}: make the vectors again"
+        )
+    if not is_complete(folder, plan["shards"]):
         missing = missing_shards(folder, plan["shards"])
         raise UserError(
             f"{folder} is not finished, {len(missing)} of {plan['shards']} shards are missing: give the same `mecellem "

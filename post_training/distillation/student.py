@@ -37,7 +37,7 @@ def open_student(
     import torch
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    from post_training.contrastive.model import own_length
+    from post_training.contrastive.model import learned_positions, own_length
 
     if start.kind == "hugging_face" and pooling is None:
         raise UserError(f"{start.source} names no pooling (--student): give --pooling mean, cls or lasttoken")
@@ -47,8 +47,10 @@ def open_student(
     own = own_length(whole)
     if settings.max_length is not None and not 3 <= settings.max_length <= own:
         raise UserError(f"--max-length {settings.max_length} must be between 3 and {own}, the tokens that the student takes")
-    saved = whole.max_seq_length
+    saved, learned = settings.saved_length or whole.max_seq_length, learned_positions(whole)
     assert saved is not None
+    if settings.saved_length is not None and learned is not None and settings.saved_length > learned:
+        raise UserError(f"--saved-length {settings.saved_length} is above the {learned} positions that the student has learned")
     whole.max_seq_length = length = settings.max_length or min(own, int(store.manifest["max_length"]))
     torch.manual_seed(settings.seed)
     part = up_to_target(whole, store.manifest["target"])
@@ -83,7 +85,11 @@ def with_projection(model: SentenceTransformer, width: int, wanted: int) -> Sent
     modules.insert(len(modules) - isinstance(modules[-1], Normalize), dense)
     device = str(model.device)
     return SentenceTransformer(
-        modules=modules, prompts=own_prompts(model), default_prompt_name=model.default_prompt_name, device=device
+        modules=modules,
+        prompts=own_prompts(model),
+        default_prompt_name=model.default_prompt_name,
+        similarity_fn_name=model.similarity_fn_name,
+        device=device,
     )
 
 
@@ -122,6 +128,10 @@ def embeddings(model: SentenceTransformer) -> Any:
 
 
 def save_student(student: Student, folder: Path) -> None:
-    """Write all modules as a sentence-transformers folder, with the length that the student came with."""
+    """Write all modules as a sentence-transformers folder that takes `saved_length` tokens."""
     student.whole.max_seq_length = student.saved_length
+    backbone: Any = student.whole.transformers_model
+    config = backbone.config.get_text_config()
+    if getattr(config, "max_position_embeddings", student.saved_length) < student.saved_length:
+        config.max_position_embeddings = student.saved_length  # nothing but a name for it where positions are computed
     student.whole.save(str(folder), create_model_card=False)

@@ -21,6 +21,7 @@ from post_training.contrastive.record import versions
 from post_training.contrastive.train import deterministic, join_launcher, seed_everything, unfinished_kept
 from post_training.contrastive.unfinished import Unfinished, facts_of
 from post_training.distillation.data import Batches, Collator, make_batches
+from post_training.distillation.origin import refuse_another_teacher
 from post_training.distillation.record import RECORD, Outcome, write_notes
 from post_training.distillation.settings import DistillationSettings
 from post_training.distillation.store import VectorStore, open_store
@@ -73,6 +74,7 @@ def train_distillation(
     settings: DistillationSettings = DEFAULT,
     *,
     pooling: PoolingName | None = None,
+    another_teacher: bool = False,
     evaluate_every: int = 0,
     checkpoint_every: int = 100,
     workers: int = 0,
@@ -81,7 +83,8 @@ def train_distillation(
 ) -> Path:
     """Train the model of `source` to give the vectors in `vectors`; write a sentence-transformers folder to `target`.
 
-    `pooling`: of a plain Hugging Face folder. What comes after it leaves the weights as they are, but for which step is kept.
+    `pooling`: of a plain Hugging Face folder. `another_teacher`: the student may be the clone of another model than the one
+    whose vectors these are. What comes after it leaves the weights as they are, but for which step is kept.
     Checkpoints lie in `TARGET.unfinished/` every `checkpoint_every` steps (0: only on a signal); the same call goes on from
     there, to the same result. After SIGTERM, SIGINT or SIGUSR1 `SystemExit` (128 + its number) is raised. `target` appears
     whole or not at all. Raises `UserError` for bad input, before any work, and for a full disk.
@@ -100,6 +103,8 @@ def train_distillation(
     if os.environ.get("RANK", "0") == "0":
         store.check()
     start = find_start(source, cache or target.parent / "exports")
+    if not another_teacher:
+        refuse_another_teacher(start, store)
     compute = settings.compute if settings.compute != "auto" else ("bf16" if device == "cuda" else "fp32")
     unfinished = Unfinished(target)
     identity = make_identity(start, store, settings, pooling, compute, evaluate_every)
@@ -273,6 +278,7 @@ def train(
     vectors: Path,
     out: Path,
     pooling: PoolingName | None = None,
+    another_teacher: bool = False,
     evaluate_every: int = 0,
     checkpoint_every: int = 100,
     workers: int = 0,
@@ -294,6 +300,7 @@ def train(
         vectors: the folder that `mecellem distill vectors` wrote
         out: the folder to write
         pooling: of a plain Hugging Face folder: mean, cls or lasttoken
+        another_teacher: train a clone with vectors of another model than it was cloned from, which is refused otherwise
         evaluate_every: steps between two looks at the held-out texts; 0: ten looks
         checkpoint_every: steps between two checkpoints; 0: only on a signal
         workers: processes that tokenize beside the training; 0: the training itself
@@ -309,6 +316,7 @@ def train(
             out,
             settings,
             pooling=pooling,
+            another_teacher=another_teacher,
             evaluate_every=evaluate_every,
             checkpoint_every=checkpoint_every,
             workers=workers,

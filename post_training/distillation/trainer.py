@@ -16,15 +16,14 @@ from torch.nn import functional as F
 from mecellem.console import console
 from post_training.contrastive.trainer import ContrastiveTrainer, Watch
 from post_training.contrastive.unfinished import Unfinished
+from post_training.distillation.data import FEWEST_RELATED
 from post_training.distillation.record import METRICS
-from post_training.distillation.student import embeddings
+from post_training.distillation.student import Student, embeddings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from megatron_recipes.engine.stop import StopSignal
-    from post_training.distillation.record import METRICS
-from post_training.distillation.student import Student
 
 COSINE, RELATION = "cosine", "relation"  # of held-out texts
 BEST = "held_out_best.safetensors"  # beside the checkpoints, and in each the one of its time
@@ -67,7 +66,7 @@ class HeldOut(BaseEvaluator):
         scores = {}
         if student.shape == teacher.shape:
             scores[COSINE] = float((student * teacher).sum(dim=1).mean())
-        if len(student) > 2:
+        if len(student) >= FEWEST_RELATED:
             some = slice(PAIRED)
             above = torch.triu(torch.ones(len(student[some]), len(student[some]), dtype=torch.bool), diagonal=1)
             pairs = torch.stack([(side[some] @ side[some].T)[above] for side in (student, teacher)])
@@ -125,8 +124,8 @@ class DistillationWatch(Watch):
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any) -> None:
         """Keep these weights if they are the best; end the training when there were enough looks without."""
         assert metrics is not None
-        score = metrics.get(f"eval_{self.metric}", -math.inf)
-        if self.best is None or score > self.best["score"]:
+        score = metrics[f"eval_{self.metric}"]
+        if math.isfinite(score) and (self.best is None or score > self.best["score"]):
             self.best, self.worse = {"step": state.global_step, "score": score}, 0
             if state.is_world_process_zero:
                 self.keep_best()

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from conversion.clone.vocabulary import refuse_rows
 from mecellem.console import console, progress_bar, step
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.flags import parse_and_call
+from mecellem.module_folders import transformer_folder
 from post_training.distillation.encode import (
     Target,
     check_target,
@@ -29,11 +31,14 @@ from post_training.distillation.store import (
     SHARDS,
     Dtype,
     agree_on_plan,
+    is_complete,
+    made_with,
     missing_shards,
     read_json,
     torch_dtype,
     write_shard,
 )
+from post_training.distillation.student import embeddings
 from post_training.distillation.texts import Catalogue, Text, catalogue, find_files, read_shards, shard_bounds
 from post_training.model_folder import pick_device
 from post_training.start import StartingPoint, find_start, open_start
@@ -153,7 +158,7 @@ def make_vectors(
         raise UserError(f"--shards {shards} is above the number of texts, {len(found):,}: lower it")
     plan = make_plan(start, model, found, count, target=target, prompt=prompt, dtype=dtype, compute=compute)
     agree_on_plan(out, plan)
-    if (out / MANIFEST).is_file():
+    if is_complete(out, count):
         console().print("all vectors are there: nothing to do", markup=False)
         return read_json(out / MANIFEST)
     part = up_to_target(model, target)
@@ -163,7 +168,7 @@ def make_vectors(
     if left:
         console().print(f"missing {len(left)} of {count} shards, of other tasks", markup=False)
         return None
-    return write_manifest(out, plan, part)
+    return write_manifest(out, plan, found, part)
 
 
 def find_teacher(teacher: str | Path, cache: Path) -> StartingPoint:
@@ -179,6 +184,8 @@ def open_teacher(start: StartingPoint, max_length: int | None, compute: str, dev
     from post_training.contrastive.model import own_length
 
     model = open_start(start, None, device).eval()
+    tokenizer: Any = model.tokenizer
+    refuse_rows(start.folder, max(tokenizer.get_vocab().values()) + 1, len(embeddings(model)))
     own = own_length(model)
     if max_length is not None and not 3 <= max_length <= own:
         raise UserError(f"--max-length {max_length} must be between 3 and {own}, the tokens that {start.source} takes")
@@ -207,10 +214,9 @@ def make_plan(
     """What the vectors depend on, and where the texts came from."""
     from post_training.contrastive.record import versions
 
-    tokenizer = start.folder / "tokenizer.json"
     return {
         "format": FORMAT,
-        "teacher": {"sha256": start.sha256, "tokenizer_sha256": sha256_of(tokenizer) if tokenizer.is_file() else None},
+        "teacher": {"sha256": start.sha256, **transformer_hashes(start)},
         "teacher_name": start.source,
         "prompt": resolve_prompt(model, prompt),
         "target": target,
@@ -224,6 +230,16 @@ def make_plan(
         "empty": found.empty,
         "duplicates": found.duplicates,
         "versions": versions(),
+    }
+
+
+def transformer_hashes(start: StartingPoint) -> dict[str, Any]:
+    """SHA-256 of the transformer's tokenizer and files of weights, as `clone.json` has its teacher's."""
+    transformer = transformer_folder(start.folder)
+    tokenizer = transformer / "tokenizer.json"
+    return {
+        "tokenizer_sha256": sha256_of(tokenizer) if tokenizer.is_file() else None,
+        "weights_sha256": {path.name: sha256_of(path) for path in sorted(transformer.glob("*.safetensors"))},
     }
 
 
@@ -282,6 +298,7 @@ def make_shard(
         "truncated": int((over > 0).sum()),
         "tokens_cut": int(over.sum()),
         "seconds": time.perf_counter() - started,
+        "made_with": made_with(plan),
     }
     write_shard(out, number, texts, stored, facts)
 

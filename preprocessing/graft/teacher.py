@@ -13,6 +13,7 @@ import orjson
 
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
+from mecellem.module_folders import MODULES, transformer_folder
 from preprocessing.graft.roles import Roles, find_roles
 from preprocessing.graft.words import CHUNK, SPACE
 
@@ -146,7 +147,7 @@ def load_teacher(teacher: str, keep_added: bool = False) -> Teacher:
 def _find(teacher: str) -> Path:
     path = Path(teacher)
     if path.is_dir():
-        path = path / "tokenizer.json"
+        path = transformer_folder(path) / "tokenizer.json"
         if not path.is_file():
             raise UserError(f"--teacher: {path} is missing: {_NEEDED}")
         return path
@@ -157,10 +158,11 @@ def _find(teacher: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(teacher, allow_patterns=list(_FILES))) / "tokenizer.json"
+        folder = Path(snapshot_download(teacher, allow_patterns=[*_FILES, *(f"*/{name}" for name in _FILES), MODULES]))
     except Exception as error:  # offline, unknown, gated: as many classes as reasons
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--teacher: {teacher} is no folder, and the hub does not give it ({reason}): {_NEEDED}") from None
+    return transformer_folder(folder) / "tokenizer.json"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 
 from mecellem.errors import UserError
 from mecellem.files import disk_full_cause, disk_full_error
-from mecellem.site_file import LONGEST_ARRAY
+from mecellem.site_file import array_jobs
 from preprocessing.pipeline.phases import Phase
 
 _MANY_FILES = "ulimit -n $(ulimit -Hn)"  # searches for duplicates open files of every shard at once
@@ -169,7 +169,7 @@ def _end_with(parent: Any) -> None:
 
 
 class SlurmExecutor(SlurmPipelineExecutor):
-    """datatrove's Slurm executor: one array of at most 1,000 jobs a phase, each with as many tasks as that needs.
+    """datatrove's Slurm executor: one array a phase of as many jobs as the site takes, each with as many tasks as that needs.
 
     With several arrays a phase, datatrove lets the next phase wait only for the last of them.
     """
@@ -190,8 +190,8 @@ class SlurmExecutor(SlurmPipelineExecutor):
             job_name=name,
             env_command=f"{_MANY_FILES}; {environment}",
             sbatch_args={"account": site["ACCOUNT"]} if site.get("ACCOUNT") else {},
-            max_array_size=LONGEST_ARRAY,
-            tasks_per_job=math.ceil(phase.tasks / LONGEST_ARRAY),
+            max_array_size=array_jobs(site),
+            tasks_per_job=math.ceil(phase.tasks / array_jobs(site)),
             logging_dir=str(logs),
             depends=depends,
             mail_user=site.get("MAIL_USER"),

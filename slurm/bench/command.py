@@ -18,7 +18,7 @@ from mecellem.console import console
 from mecellem.errors import UserError
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
-from mecellem.site_file import read_site, site_options
+from mecellem.site_file import read_site, refuse_long_array, site_options
 from slurm.bench.results import Row, collect, state_of
 from slurm.bench.sweep import Point, Sweep, read_sweep
 from slurm.submit import ask, ranges
@@ -46,6 +46,8 @@ def bench(
         again: submit failed points once more
     """
     wanted, settings, folder = read_sweep(sweep), read_site(site), sweep.with_suffix(".bench")
+    for nodes in wanted.all_nodes:
+        refuse_long_array(f"{sweep}: {nodes} nodes", sum(point.nodes == nodes for point in wanted.points()), settings)
     submitted = read_submitted(folder / SUBMITTED)
     running = tasks_under_way() if submitted and not dry_run else set()
     rows = [state_of(point, folder, submitted, running) for point in wanted.points()]

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mecellem.errors import UserError
-from mecellem.site_file import LONGEST_ARRAY
 from mecellem.yaml_file import parse_yaml, read_text, refusal
 from megatron_recipes.config import EncoderRun, RunConfig
 from megatron_recipes.plan import H100_PEAK_TFLOPS, Plan, plan
@@ -158,11 +156,4 @@ def read_sweep(path: Path) -> Sweep:
     names = [point.name for point in sweep.points()]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{path}: two points are called {twice}: give choices names of their own")
-    if max(_by_nodes(sweep)) > LONGEST_ARRAY:
-        raise UserError(f"{path}: more than {LONGEST_ARRAY:,} points on one number of nodes: make it several files")
     return sweep
-
-
-def _by_nodes(sweep: Sweep) -> Iterator[int]:
-    for nodes in sweep.all_nodes:
-        yield sum(point.nodes == nodes for point in sweep.points())

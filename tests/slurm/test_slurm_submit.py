@@ -61,6 +61,16 @@ def test_a_dry_run_prints_the_very_calls(tmp_path, capsys):
     assert not (tmp_path / "pipeline.jobs").exists()
 
 
+def test_an_array_longer_than_the_site_takes_is_refused_before_anything_is_submitted(tmp_path):
+    pipeline = write(tmp_path, *stages(tmp_path, tasks=1001))
+    site = tmp_path / "cluster.env"
+    with pytest.raises(UserError, match=r"the stage shards: 1,001 jobs in one array, and the site takes 1,000 \(ARRAY_JOBS\)"):
+        submit(pipeline, site)
+    assert not (tmp_path / "pipeline.jobs").exists()
+    site.write_text(f"{SITE}ARRAY_JOBS=2000\n")
+    submit(pipeline, site, dry_run=True)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -68,7 +78,7 @@ def test_a_dry_run_prints_the_very_calls(tmp_path, capsys):
         ({"after": ["train"]}, "'join' waits for 'train', which is no stage above it"),
         ({"options": {"dependency": "afterany:1"}}, "the option dependency is set by the pipeline"),
         ({"job": "nowhere.sbatch"}, "nowhere.sbatch is missing"),
-        ({"array": 1001}, "less than or equal to 1000"),
+        ({"array": 0}, "greater than or equal to 1"),
         ({"at_once": 2}, "add `array`"),
         ({"name": "shards"}, "stands twice"),
         ({"name": "a b"}, "letters, digits"),

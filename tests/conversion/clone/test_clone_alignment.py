@@ -86,7 +86,7 @@ def test_nothing_is_added_at_the_ends_and_no_text_becomes_a_special_token(folder
     for name in sorted(MAKERS):
         old = read_tokenizer(folders[name])
         special = set(old.special)
-        found = Splitter(old).split([Spelled(0, b" mahkeme"), Spelled(1, b"mahkeme"), Spelled(2, b"<s>"), Spelled(3, b"")])
+        found, _ = Splitter(old).split([Spelled(0, b" mahkeme"), Spelled(1, b"mahkeme"), Spelled(2, b"<s>"), Spelled(3, b"")])
         assert found[0] and found[1] and not found[3]
         assert not special.intersection(number for ids in found for number in ids)
 
@@ -95,7 +95,7 @@ def test_nothing_is_added_at_the_ends_and_no_text_becomes_a_special_token(folder
 def test_any_text_splits_without_special_tokens(texts: list[str]):
     for folder in _cached().values():
         old = read_tokenizer(folder)
-        found = Splitter(old).split([Spelled(number, text.encode()) for number, text in enumerate(texts)])
+        found, _ = Splitter(old).split([Spelled(number, text.encode()) for number, text in enumerate(texts)])
         assert len(found) == len(texts)
         assert all(old.special.isdisjoint(ids) for ids in found)
         if old.family == "byte-level":
@@ -143,6 +143,20 @@ def test_parts_of_characters(folders: dict[str, Path], tmp_path: Path):
         assert found[piece] == [f"<0x{byte:02X}>" for byte in raw]
     assert found[_character(0xE6)] == ["<0xE6>"]
     assert pieces(folders["byte_level"], fallback)["<0xE6>"] == [_character(0xE6)]
+
+
+def test_entries_of_which_the_teacher_spells_a_part_are_counted(folders: dict[str, Path], tmp_path: Path):
+    """Characters and bytes that it has no entry for are left out, and said to be."""
+    target = tmp_path / "mixed"
+    byte_level(target, 300, texts=["ay日"] * 5 + ["日", "ay"] * 5)
+    result = align(read_tokenizer(folders["unigram"]), read_tokenizer(target))
+    own = [piece for piece in ids_of(target) if not piece.startswith("<|")]
+    entries = {bytes(_byte(character) for character in piece): piece for piece in own}
+    whole, cut = entries["ay日".encode()], entries["日".encode()[:-1]]
+    assert whole in result.partly and cut in result.unmapped
+    assert entries[b"ay"] not in result.partly and entries["日".encode()] not in result.partly
+    assert entries["日".encode()] in result.unmapped
+    assert not align(read_tokenizer(folders["byte_level"]), read_tokenizer(target)).partly
 
 
 def _byte(character: str) -> int:

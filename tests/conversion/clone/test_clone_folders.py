@@ -286,6 +286,12 @@ def damaged_teachers(folder: Path, unigrams: Path) -> dict[str, tuple[Path, str]
     tensors = load_file(broken / "model.safetensors")
     tensors["embeddings.word_embeddings.weight"][7, 3] = float("nan")
     save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    for name, tensor in (("a NaN", "encoder.layer.0.output.dense.weight"), ("a NaN in a bias", "embeddings.LayerNorm.bias")):
+        spoiled = load_file(good / "model.safetensors")
+        spoiled[tensor].view(-1)[5] = float("nan")
+        save_file(spoiled, copy(name, f"{tensor} has NaN: the teacher's weights") / "model.safetensors", {"format": "pt"})
+    unused = model_folder(folder / "unused", unigrams, "BertModel", padding=1500)
+    found["a smaller tokenizer"] = (unused, r"has \d+ token ids and the model's embedding [\d,]+ rows: the tokenizer belongs")
     (copy("no tokenizer", "tokenizer.json is missing") / "tokenizer.json").unlink()
     (copy("no weights", "has neither model.safetensors nor") / "model.safetensors").unlink()
     config = json.loads((good / "config.json").read_text())
@@ -313,6 +319,30 @@ def test_bad_teachers(unigrams: Path, tmp_path: Path):
         assert nothing_left(tmp_path / "out"), name
     with pytest.raises(UserError, match="is neither a folder nor the id of a model"):
         clone_folder(tmp_path / "nowhere", unigrams, tmp_path / "out")
+
+
+def test_numbers_beyond_the_type_are_refused_and_infinite_masks_are_not(unigrams: Path, bytewise: Path, tmp_path: Path):
+    teacher = model_folder(tmp_path / "teacher", unigrams, "BertModel")
+    tensors = load_file(teacher / "model.safetensors")
+    tensors["mask"] = torch.full((4, 4), float("-inf")).triu(1)
+    save_file(tensors, teacher / "model.safetensors", {"format": "pt"})
+    clone_folder(teacher, bytewise, tmp_path / "clone", dtype=torch.float16)
+    tensors["embeddings.LayerNorm.bias"][0] = 1e6
+    save_file(tensors, teacher / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"LayerNorm\.bias has numbers beyond float16: choose another --dtype"):
+        clone_folder(teacher, bytewise, tmp_path / "none", dtype=torch.float16)
+    assert nothing_left(tmp_path / "none")
+
+
+def test_a_tokenizer_that_names_other_special_tokens_than_the_model_is_told_of(unigrams: Path, bytewise: Path, tmp_path: Path):
+    teacher = model_folder(tmp_path / "teacher", unigrams, "BertModel")
+    assert not [note for note in clone_folder(teacher, bytewise, tmp_path / "fine")["notes"] if "name other tokens" in note]
+    config = json.loads((teacher / "config.json").read_text())
+    ids = ids_of(unigrams)
+    swapped = {"pad_token_id": ids["</s>"], "eos_token_id": ids["<pad>"]}
+    (teacher / "config.json").write_text(json.dumps(config | swapped))
+    notes = clone_folder(teacher, bytewise, tmp_path / "clone")["notes"]
+    assert [note for note in notes if "name other tokens for eos (1, 2), pad (2, 1): is the tokenizer the one" in note], notes
 
 
 def test_out_is_left_alone_and_a_full_disk_leaves_nothing(unigrams: Path, bytewise: Path, tmp_path: Path):

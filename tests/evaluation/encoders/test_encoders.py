@@ -17,11 +17,8 @@ from encoder_models import (
     write_sentence_transformer,
     write_transformer,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 from evaluation.encoders import EncoderSettings, open_encoder
-from evaluation.encoders.base import batches
 from mecellem.errors import UserError
 
 MIXED = [*TEXTS, "Kısa.", " ".join(TEXTS), "", TEXTS[0] * 3, "  \n\t"]
@@ -35,17 +32,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sentence_transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sentence_transformer(tmp_path_factory.mktemp("sentence") / "model")
-
-
-@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 500))
-def test_batches_hold_every_text_once_and_at_most_the_tokens_that_were_asked_for(lengths: list[int], tokens: int):
-    found = list(batches(lengths, tokens))
-    assert sorted(number for batch in found for number in batch) == list(range(len(lengths)))
-    for batch in found:
-        longest = max(lengths[number] for number in batch)
-        assert len(batch) == 1 or longest * len(batch) <= tokens
-    firsts = [lengths[batch[0]] for batch in found]
-    assert firsts == sorted(firsts, reverse=True)
 
 
 def test_plain_folder_is_mean_pooled_as_computed_by_hand_and_says_that_it_was_assumed(plain: Path):

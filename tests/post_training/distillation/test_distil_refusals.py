@@ -37,6 +37,12 @@ def test_settings_that_make_no_sense_are_refused(values, message):
         DistillationSettings(**values)
 
 
+def share_of(vectors, count):
+    """The share by which so many texts are held out."""
+    words = sorted(open_store(vectors).hash_words().tolist())
+    return (words[count - 1] + words[count]) / 2 / 2**64
+
+
 def test_refusals_before_any_work(student, vectors, small_model, sample_tokenizer, tmp_path):
     out = tmp_path / "out"
 
@@ -51,6 +57,10 @@ def test_refusals_before_any_work(student, vectors, small_model, sample_tokenize
     refused("--held-out 1e-09 leaves no text of", held_out=1e-9)
     refused("texts to train on make no batch of 5000: lower --batch-size", batch_size=5000)
     refused("--max-length 65 must be between 3 and 64", max_length=65)
+    refused("--saved-length 129 is above the 128 positions", saved_length=129)
+    refused(
+        "leaves 2 of .* texts, and --loss relational chooses by the cosines", held_out=share_of(vectors, 2), loss="relational"
+    )
     refused("--train embeddings.dense: no Dense module comes before the target", train="embeddings+dense")
     refused("--project: .* gives 32 numbers as the teacher does", project=True)
     refused("--checkpoint-every must be at least 0", flags={"checkpoint_every": -1})
@@ -58,6 +68,51 @@ def test_refusals_before_any_work(student, vectors, small_model, sample_tokenize
     out.mkdir()
     (out / "mine").touch()
     refused(r"out exists already \(--out\): choose another folder or remove it first")
+
+
+def test_a_clone_learns_from_its_own_teacher_or_where_another_one_is_meant(teacher, student, text_file, vectors, tmp_path):
+    from conversion.clone.cloning import clone_folder
+
+    clone_folder(teacher, teacher, tmp_path / "own")
+    clone_folder(student, student, tmp_path / "foreign")
+    fast = DistillationSettings(steps=1, batch_size=8)
+    with pytest.raises(UserError, match=r"comes from the teacher student, and .* holds vectors of other weights .*teacher\)"):
+        train_distillation(tmp_path / "foreign", vectors, tmp_path / "no", fast, device="cpu")
+    train_distillation(tmp_path / "foreign", vectors, tmp_path / "meant", fast, another_teacher=True, device="cpu")
+    train_distillation(tmp_path / "own", vectors, tmp_path / "out", fast, device="cpu")
+    again = DistillationSettings(steps=1, batch_size=8, seed=1)
+    train_distillation(tmp_path / "out", vectors, tmp_path / "again", again, device="cpu")  # a second round
+    make_vectors(student, [text_file], tmp_path / "others", device="cpu")
+    with pytest.raises(UserError, match="add --another-teacher"):
+        train_distillation(tmp_path / "out", tmp_path / "others", tmp_path / "no", fast, device="cpu")
+
+
+def test_rotary_positions_go_on_where_the_teachers_ended(vectors, sample_tokenizer, tmp_path):
+    """ModernBERT computes its positions, so the saved model may read more than it was trained with."""
+    import torch
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import AutoTokenizer, ModernBertConfig, ModernBertModel
+
+    words = AutoTokenizer.from_pretrained(sample_tokenizer)
+    torch.manual_seed(0)
+    config = ModernBertConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=64, local_attention=16, pad_token_id=words.pad_token_id,
+    )  # fmt: skip
+    ModernBertModel(config).save_pretrained(tmp_path / "plain")
+    words.save_pretrained(tmp_path / "plain")
+    modules = [Transformer(str(tmp_path / "plain"), max_seq_length=64), Pooling(32, pooling_mode="mean")]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"), create_model_card=False)
+    settings = DistillationSettings(steps=1, batch_size=8, saved_length=8192)
+    out = train_distillation(tmp_path / "model", vectors, tmp_path / "out", settings, device="cpu")
+    loaded = SentenceTransformer(str(out), device="cpu")
+    assert loaded.max_seq_length == 8192 and loaded.transformers_model.config.max_position_embeddings == 8192
+    long = "anayasa mahkemesi " * 200
+    whole = loaded.encode(long + "bir")
+    assert not (whole == loaded.encode(long + "iki")).all(), "the end of the text is read"
+    loaded.max_seq_length = 64
+    assert (loaded.encode(long + "bir") == loaded.encode(long + "iki")).all()
 
 
 def test_held_out_texts_are_the_same_in_any_order(teacher, text_file, vectors, tmp_path):

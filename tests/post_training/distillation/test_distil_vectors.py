@@ -239,11 +239,15 @@ def test_damaged_shards_are_refused_and_made_again(what, teacher, student, text_
     damage(out, what)
     with pytest.raises(UserError, match=r"00002.* is damaged .*remove that folder and give the same"):
         train_distillation(student, out, tmp_path / "model", device="cpu")
-    assert not (tmp_path / "model").exists() and not (tmp_path / "model.unfinished").exists()
+    manifest = (out / "manifest.json").read_text()
     (out / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"00002.* is damaged"):
         make_vectors(teacher, [text_file], out, shards=4, device="cpu")
-    shutil.rmtree(shard_folder(out, 2))
+    (out / "manifest.json").write_text(manifest)
+    assert not (tmp_path / "model").exists() and not (tmp_path / "model.unfinished").exists()
+    shutil.rmtree(shard_folder(out, 2))  # as the sentence advises
+    with pytest.raises(UserError, match="is not finished, 1 of 4 shards are missing: give the same"):
+        train_distillation(student, out, tmp_path / "model", device="cpu")
     assert make_vectors(teacher, [text_file], out, shards=4, device="cpu") is not None
     assert digests(out) == digests(vectors)
 
@@ -267,6 +271,58 @@ def test_vectors_that_are_not_the_teachers_are_found(teacher, text_file, vectors
     with pytest.raises(UserError, match=r"its stored vector has the cosine .* with the one that the teacher gives now"):
         make_vectors(teacher, [text_file], out, shards=4, device="cpu")
     assert not (out / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("whose", ["teacher", "texts", "part"])
+def test_shards_from_elsewhere_are_found(whose, teacher, student, text_file, vectors, tmp_path):
+    """Copied in from other vectors, whole and with a record of their own."""
+    out, other = shutil.copytree(vectors, tmp_path / "out"), tmp_path / "other"
+    lines = text_file.read_text(encoding="utf-8").splitlines()
+    (tmp_path / "turned.jsonl").write_text("\n".join(lines[::-1]) + "\n", encoding="utf-8")
+    make_vectors(
+        student if whose == "teacher" else teacher,
+        [tmp_path / "turned.jsonl" if whose == "texts" else text_file],
+        other,
+        shards=4,
+        device="cpu",
+    )
+    (out / "manifest.json").unlink()
+    shutil.rmtree(shard_folder(out, 1))
+    shutil.copytree(shard_folder(other, 2 if whose == "part" else 1), shard_folder(out, 1))
+    message = "holds other texts than the corpus" if whose == "part" else "was made with another teacher or other settings"
+    with pytest.raises(UserError, match=rf"00001 {message} .*remove that folder and give the same"):
+        make_vectors(teacher, [text_file], out, shards=4, device="cpu")
+    shutil.rmtree(shard_folder(out, 1))
+    assert make_vectors(teacher, [text_file], out, shards=4, device="cpu") is not None
+    assert digests(out) == digests(vectors)
+
+
+def test_a_manifest_that_is_cut_is_made_again(teacher, text_file, vectors, tmp_path):
+    out = shutil.copytree(vectors, tmp_path / "out")
+    (out / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest\.json is damaged: remove that file and give the"):
+        open_store(out)
+    (out / "manifest.json").unlink()
+    assert make_vectors(teacher, [text_file], out, shards=4, device="cpu") is not None
+    assert digests(out) == digests(vectors)
+
+
+def test_a_teacher_with_the_tokenizer_of_another_model_is_refused(teacher, text_file, sample_tokenizer, tmp_path):
+    folder = shutil.copytree(teacher, tmp_path / "teacher")
+    weights = load_file(folder / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    config = json.loads((folder / "config.json").read_text())
+    for rows, message in (
+        (len(weights[name]) - 1, "has token ids up to"),
+        (len(weights[name]) + 2000, "token ids and the model's"),
+    ):
+        resized = torch.zeros(rows, weights[name].shape[1])
+        resized[: min(rows, len(weights[name]))] = weights[name][:rows]
+        save_file(weights | {name: resized}, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(config | {"vocab_size": rows}))
+        with pytest.raises(UserError, match=rf"teacher.* {message} .*the tokenizer belongs to another model"):
+            make_vectors(folder, [text_file], tmp_path / "out", device="cpu")
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_nan_among_the_vectors_is_refused_in_training(student, vectors, tmp_path):

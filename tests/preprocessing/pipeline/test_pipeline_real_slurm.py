@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pipeline_runs import jsonl_source, outputs, sentences, write_corpus, write_jsonl
+from pipeline_runs import documents, jsonl_source, outputs, sentences, write_corpus, write_jsonl
 from slurm_cluster import cluster
 
 from preprocessing.pipeline.run import run
@@ -57,3 +57,18 @@ def test_arrays_write_the_bytes_of_one_machine_though_jobs_were_cancelled(tmp_pa
     run(corpus, executor="slurm", site=site, workers=4)
     slurm.wait_for_jobs(150)
     assert outputs(tmp_path / "out") == alone
+
+
+def test_two_thousand_shards_without_a_queue_of_two_thousand_jobs(tmp_path, site, slurm, capsys):
+    site.write_text(SITE + "ARRAY_JOBS=6\n")
+    paths = [write_jsonl(tmp_path / "raw" / f"{number:04d}.jsonl", [f"Madde {number:04d}."]) for number in range(2000)]
+    source = jsonl_source(tmp_path / "raw" / "*.jsonl", id_field=None)
+    corpus = write_corpus(tmp_path / "corpus.yaml", [source], [], shard_size=paths[0].stat().st_size)
+    run(corpus, executor="slurm", site=site, workers=3)
+    assert "read: 2,000 tasks, Slurm job " in capsys.readouterr().out
+    queued = slurm.ask("squeue", "--array", "--noheader", "--format=%F").split()
+    assert max(queued.count(job) for job in queued) <= 6
+    slurm.wait_for_jobs(240)
+    assert [item["text"] for item in documents(tmp_path / "out" / "stages" / "00_read")] == [
+        f"Madde {number:04d}." for number in range(2000)
+    ]

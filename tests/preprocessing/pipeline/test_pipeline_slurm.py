@@ -6,7 +6,7 @@ import pytest
 from pipeline_runs import documents, jsonl_source, outputs, sentences, write_corpus, write_jsonl
 
 from mecellem.errors import UserError
-from mecellem.site_file import LONGEST_ARRAY, read_site
+from mecellem.site_file import read_site
 from preprocessing.pipeline.executors import SlurmExecutor
 from preprocessing.pipeline.phases import Phase
 from preprocessing.pipeline.run import run
@@ -91,13 +91,14 @@ def test_every_phase_is_an_array_that_waits_for_the_one_before(corpus, site, slu
     assert "watch them with `mecellem prepare status" in capsys.readouterr().out
 
 
-def test_a_phase_of_many_tasks_is_one_array_of_at_most_1000_jobs(tmp_path, site, slurm):
+@pytest.mark.parametrize(("line", "jobs", "tasks"), [("", 834, 3), ("ARRAY_JOBS=40\n", 40, 63)])
+def test_a_phase_of_many_tasks_is_one_array_of_as_many_jobs_as_the_site_takes(line, jobs, tasks, tmp_path, site, slurm):
+    site.write_text(SITE + line)
     executor = SlurmExecutor(Phase("keep", 2500, []), tmp_path / "logs", "x", read_site(site), None, -1)
     executor.run()
     [script] = [path.read_text() for path in slurm.iterdir()]
-    assert re.search(r"--array=0-(\d+)\n", script)[1] == "833"
-    assert LONGEST_ARRAY == 1000
-    assert executor.tasks_per_job == 3
+    assert re.search(r"--array=0-(\d+)\n", script)[1] == str(jobs - 1)
+    assert executor.tasks_per_job == tasks
 
 
 @pytest.mark.slow
@@ -121,7 +122,8 @@ def test_what_the_submitted_scripts_do_is_what_a_local_run_does(corpus, site, sl
         ("PARTITION=cpu\n", "TIME= is missing"),
         ("TIME=1:00:00\n", "PARTITION= is missing"),
         ("PARTITION='cpu\n", "line 1: No closing quotation"),
-        ("PARTITION=cpu\nTIME=1\nCPUS_PER_TASK=many\n", "CPUS_PER_TASK=many: a whole number is needed"),
+        ("PARTITION=cpu\nTIME=1\nCPUS_PER_TASK=many\n", "CPUS_PER_TASK=many: a whole number above 0 is needed"),
+        ("PARTITION=cpu\nTIME=1\nARRAY_JOBS=0\n", "ARRAY_JOBS=0: a whole number above 0 is needed"),
     ],
 )
 def test_a_site_file_that_lacks_something_is_told_of(tmp_path, text, sentence):
