@@ -4,8 +4,9 @@
 
 Training: multilingual-e5-small cut to some layers learns the vectors of the whole one, on the same texts of the sample
 corpus, each seen once, in batches of the same size, cut at the same length, in fp32, with the student's own dropout. All
-begin with loaded models and end with the last optimiser step. distil-trainer fails with the sentence-transformers of this
-repository, so it gets an environment of its own with sentence-transformers 4.1.0 and the same torch.
+begin with loaded models and texts that are not tokenized yet, and end with the last optimiser step. distil-trainer fails with
+the sentence-transformers of this repository, so it gets an environment of its own with sentence-transformers 4.1.0 and the
+same torch.
 
 Vectors: what `mecellem distill vectors` does with texts (counting tokens included) beside `SentenceTransformer.encode` of the
 same model, at the batch size that is its best.
@@ -166,7 +167,7 @@ def benchmark(
     max_length: int = 128,
     layers: int = 3,
     encoded: int = 256,
-    rounds: int = 2,
+    rounds: int = 3,
     threads: int = 1,
 ) -> None:
     """Time all, print the tables and write them to a file.
