@@ -105,8 +105,8 @@ def page(records: Sequence[Record]) -> str:
     parts = ["# Rules of tokenizer surgery\n", f"{header(('tokenizers', 'numpy', 'py3langid'))}\n"]
     parts.append(
         "Tokens a word (words are what white space separates). `learned from`: one in ten texts of what was learned from, "
-        "by hash; everything else is held out. Shares: Turkish 0.75, English 0.25, the default. Pruning alone (`used`) is left out "
-        "where the teacher has fewer entries.\n"
+        "by hash; everything else is held out. Shares: Turkish 0.75, English 0.25, the default. Pruning alone (`used`) is "
+        "left out where the teacher has fewer entries.\n"
     )
     for teacher in dict.fromkeys(record[0] for record in records):
         parts.append(f"## {teacher}\n")
