@@ -4,6 +4,8 @@
 
 say() { echo "mecellem: $*" >&2; }
 
+client() { timeout "${CLIENT_SECONDS:-30}" "$@"; } # a controller that is away answers no command, and must not hold the job
+
 newest_checkpoint() { # of a run: step_0000150, or nothing
     [ ! -d "$1/checkpoints" ] || find "$1/checkpoints" -maxdepth 1 -name 'step_*' -type d -printf '%f\n' | sort | tail -n 1
 }
@@ -84,9 +86,9 @@ watch_for_hanging() {
         suspects=$(suspect_nodes "$1")
         say "no rank has begun a step for $((now - since)) s: the run hangs; suspected: ${suspects:-no node in particular}"
         echo "$suspects" >"$1/jobs/suspects"
-        timeout 20 scancel --signal=USR2 "$SLURM_JOB_ID" || true # every rank prints its stacks
+        client scancel --signal=USR2 "$SLURM_JOB_ID" || true # every rank prints its stacks
         sleep 5
-        timeout 20 scancel --signal=KILL "$SLURM_JOB_ID" || true # the steps, not this script
+        client scancel --signal=KILL "$SLURM_JOB_ID" || true # the steps, not this script
         return
     done
 }
@@ -111,10 +113,10 @@ requeue() {
     trap '' TERM # Slurm ends this script when the job is put back
     for try in $(seq 60); do
         if [ -z "$suspects" ]; then
-            timeout 30 scontrol requeue "$SLURM_JOB_ID" && exit 0
-        elif timeout 30 scontrol requeuehold "$SLURM_JOB_ID"; then
-            timeout 30 scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$suspects" || say "could not exclude $suspects"
-            timeout 30 scontrol release "$SLURM_JOB_ID" || say "scontrol release $SLURM_JOB_ID failed: release it by hand"
+            client scontrol requeue "$SLURM_JOB_ID" && exit 0
+        elif client scontrol requeuehold "$SLURM_JOB_ID"; then
+            client scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$suspects" || say "could not exclude $suspects"
+            client scontrol release "$SLURM_JOB_ID" || say "scontrol release $SLURM_JOB_ID failed: release it by hand"
             exit 0
         fi
         say "scontrol requeue failed (try $try of 60)"

@@ -54,5 +54,5 @@ def file_system_work(folder, shards):
 
 @pytest.mark.slow
 def test_ten_times_the_shards_are_ten_times_the_file_system_work(tmp_path):
-    few, many = file_system_work(tmp_path / "few", 50), file_system_work(tmp_path / "many", 500)
+    few, many = file_system_work(tmp_path / "few", 25), file_system_work(tmp_path / "many", 250)
     assert many / few < 11, (few, many)
