@@ -118,6 +118,7 @@ def demo(
     libreoffice: str = "auto",
     tensor: int | None = None,
     train_tokens: int | None = None,
+    budget: int | None = None,
 ) -> int:
     """Real Turkish text to an exported, evaluated ModernBERT and a report. A second call goes on where one was stopped.
 
@@ -127,6 +128,7 @@ def demo(
         libreoffice: auto, yes or no: use LibreOffice's Turkish help as well (needs apt-get).
         tensor: tensor-parallel ranks of the training: 2, or 1 on a machine with one GPU.
         train_tokens: length of the training, if not the recipe's.
+        budget: steps of post-training of each checkpoint before it is compared, if not those of `mecellem select`.
     """
     started = time.monotonic()
     flags = [] if train_tokens is None else short_run(train_tokens)
@@ -137,7 +139,8 @@ def demo(
         console().print(f"\n{left}: run `mecellem demo --out {out}` again to go on", style="bold", markup=False)
         return INTERRUPTED
     corpus, evaluation = str(out / "corpus"), out / "evaluation"
-    run_step(["select", str(out / "run"), "--corpus", corpus, "--out", str(evaluation)], started)
+    select = ["select", str(out / "run"), "--corpus", corpus, "--out", str(evaluation)]
+    run_step([*select, *([] if budget is None else ["--budget", str(budget)])], started)
     export_best(out, started)
     for line in measurement(out):
         run_step(line, started)

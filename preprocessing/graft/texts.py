@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from mecellem.console import console
 from mecellem.errors import UserError
 from preprocessing.corpus.read_split import split_path
 from preprocessing.graft.settings import Language, read_languages, with_shares
@@ -144,6 +145,8 @@ def find_languages(inputs: Inputs, settings: Path | None, target: str, identifie
         languages = read_languages(settings, sorted(excerpts), identifier.check)
         for language in languages:
             _check_language(language, excerpts, identifier)
+        if left := sorted(excerpts.keys() - {source for language in languages for source in language.sources}):
+            console().print(f"note    left out, as {settings} gives them no language: {', '.join(left)}", markup=False)
         return languages
     try:
         identifier.check(target)

@@ -17,7 +17,7 @@ TIMEOUT = 900
 
 
 def start(out: Path) -> subprocess.Popen[str]:
-    flags = ["--train-tokens", "40000", "--libreoffice", "no", "--cache", str(ROOT / ".cache" / "packages")]
+    flags = ["--train-tokens", "40000", "--budget", "4", "--libreoffice", "no", "--cache", str(ROOT / ".cache" / "packages")]
     return subprocess.Popen(
         [sys.executable, "-m", "mecellem", "demo", "--out", str(out), *flags],
         stdout=subprocess.PIPE,

@@ -91,7 +91,7 @@ def test_the_same_bytes_for_any_number_of_threads(files, tmp_path, kind):
     assert hashes[0] == hashes[1]
 
 
-def test_a_corpus_folder_a_text_file_and_a_file_of_languages(files, tmp_path):
+def test_a_corpus_folder_a_text_file_and_a_file_of_languages(files, tmp_path, capsys):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     write(corpus / "train.jsonl", [("laws", text) for text in TURKISH * 5] + [("left out", "x y z")])
@@ -103,6 +103,7 @@ def test_a_corpus_folder_a_text_file_and_a_file_of_languages(files, tmp_path):
     )
     out = tmp_path / "out"
     graft("--teacher", files["unigram"], "--corpus", corpus, "--size", 220, "--languages", settings, "--out", out)
+    assert f"note    left out, as {settings} gives them no language: left out" in " ".join(capsys.readouterr().out.split("\n"))
     found = json.loads((out / "graft.json").read_text(encoding="utf-8"))["languages"]
     assert found["tr"]["held_out_texts"] == len(TURKISH) and found["tr"]["share"] == 0.6
     assert found["en"]["held_out_texts"] == 1 and found["en"]["share"] == 0.4  # every 20th of 25 lines
