@@ -4,46 +4,49 @@
 
 Learned from: the sample's train split with the English of the same help pages (`distill_texts.py`), without labels. Measured:
 tokens a word on the test split, encoding speed on the same texts in turns, and real tasks: retrieval of LibreOffice's help in
-Turkish and from English, of Atatürk's speeches, English-Turkish bitext of a contract and of the declaration of human rights.
-Documents of the test split are in no text that was learned from; of the tasks over all documents a part of the candidates is,
-without any title said to belong to it. Pruning the teacher to the pieces in use is a row of the table: it costs nothing.
-What is done is kept: a call that was stopped goes on.
+Turkish, in English and from English to Turkish, of Atatürk's speeches, English-Turkish bitext of a contract and of the
+declaration of human rights. Only queries whose page or speech is in the test split count, among all documents as candidates:
+nothing that was learned from has any of their words. Pruning the teacher to the pieces in use is a row of the table, for it
+costs nothing. What is done is kept: a call that was stopped goes on, and one with other settings makes its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common import CACHE, PACKAGES, ROOT, header, mecellem
-from distill_texts import write_texts
+from common import CACHE, PACKAGES, ROOT, mecellem
+from distill_e5_scores import Models, measure, report
+from distill_texts import WORDS, english_pages, learn_and_test, write_texts
 from real_models import e5_small_folder
 
-from evaluation.leaderboard.results import Leaderboard
-from evaluation.results import read_record
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
 
 FOLDER = CACHE / "distill_e5"
 LENGTH = 128  # tokens of a text that are read, everywhere
-TASKS = (
-    "LibreOfficeHelpRetrieval",
-    "LibreOfficeHelpCrosslingualRetrieval",
-    "AtaturkSpeechRetrieval",
-    "ContractBitextMining",
-    "DeclarationBitextMining",
-)
-HELD_OUT = ("libreoffice_title", "ataturk_title")
 LANGUAGES = """\
 languages:
   tr: {texts: [kenet, ataturk, treebank, libreoffice], target: true}
   en: {texts: [libreoffice_en]}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the main student is made with."""
+
+    size: int
+    texts: int
+    epochs: float
+    batch: int
+    lr: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ class Student:
     rule: str = "joint"
     method: str = "mean"
     epochs: float = 0.0
-    small: bool = False  # on a quarter of the texts, as all alternatives are compared
+    few: bool = False  # on a quarter of the texts, as all alternatives are compared
+    seed: int = 0
 
     @property
     def tokenizer(self) -> str:
@@ -67,180 +71,111 @@ class Student:
         """Name of the clone's folder."""
         return f"clone_{self.rule}_{self.size}_{self.method}"
 
-    @property
-    def name(self) -> str:
-        """Name of the folder that is scored."""
-        return self.clone + (f"_{'few' if self.small else 'all'}_{self.epochs:g}" if self.epochs else "")
 
-
-def students(size: int, epochs: float) -> list[Student]:
+def students(recipe: Recipe) -> list[Student]:
     """The table's rows, the main student first."""
-    other = 2 * size
+    size, other = recipe.size, 2 * recipe.size
     return [
-        Student("mean composition, distilled", size, epochs=epochs),
+        Student("mean composition, distilled", size, epochs=recipe.epochs),
         Student("pruned to the pieces in use, nothing trained", size, rule="used"),
         Student("random rows", size, method="random"),
         Student("mean composition", size),
         Student("orthogonal matching pursuit", size, method="omp"),
         Student("regression", size, method="regression"),
-        Student("random rows, distilled on a quarter", size, method="random", epochs=1, small=True),
-        Student("mean composition, distilled on a quarter", size, epochs=1, small=True),
-        Student("regression, distilled on a quarter", size, method="regression", epochs=1, small=True),
+        Student("random rows, distilled on a quarter", size, method="random", epochs=1, few=True),
+        Student("mean composition, distilled on a quarter", size, epochs=1, few=True),
+        Student("the same with another seed", size, epochs=1, few=True, seed=1),
+        Student("regression, distilled on a quarter", size, method="regression", epochs=1, few=True),
         Student(f"mean composition, {other:,} entries", other),
-        Student(f"mean composition, {other:,} entries, distilled on a quarter", other, epochs=1, small=True),
+        Student(f"mean composition, {other:,} entries, distilled on a quarter", other, epochs=1, few=True),
     ]
 
 
-def make_texts() -> Path:
-    """Texts to learn from, with e5's prompts where vectors are made of them: titles and short texts ask, the rest answers."""
-    corpus, texts = FOLDER / "corpus", FOLDER / "texts"
+class Workshop:
+    """A folder in which every part is made once, and how long each took."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Its name says what all parts depend on: another number of texts makes another one."""
+        told = json.dumps([recipe.texts, WORDS, LENGTH, LANGUAGES])
+        self.folder = FOLDER / hashlib.sha256(told.encode()).hexdigest()[:8]
+        self.recipe = recipe
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def make(self, name: str, work: Callable[[Path], object]) -> Path:
+        """The part `name`; `work` makes it, whole or not at all, where it is not there yet."""
+        target = self.folder / name
+        if not target.exists():
+            started = time.perf_counter()
+            work(target)
+            took = self.seconds() | {name: time.perf_counter() - started}
+            with atomic_write(self.folder / "seconds.json") as handle:
+                json.dump(took, handle, indent=1)
+        return target
+
+    def seconds(self) -> dict[str, float]:
+        """Of every part that was made, in whatever call."""
+        path = self.folder / "seconds.json"
+        found: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return found
+
+
+def make_corpus() -> Path:
+    """The sample with LibreOffice's help, split by document."""
+    corpus = FOLDER / "corpus"
     if not (corpus / "corpus.json").exists():
         mecellem("corpus", "fetch", "--sample", "--libreoffice", "yes", "--out", corpus, "--cache", PACKAGES)
-    if not texts.exists():
-        write_texts(corpus, PACKAGES, texts)
-    return texts
+    return corpus
 
 
-def sampled(texts: Path) -> list[dict[str, str]]:
-    """What the teacher encodes: of KeNet's many short texts every fourth, so that they are not most of it; by hash."""
-    from mecellem.content import content_key
+def make_vectors(shop: Workshop, teacher: Path, rows: list[dict[str, str]]) -> dict[bool, Path]:
+    """The teacher's vectors of the texts, and (True) of the first quarter of them."""
 
-    found = []
-    for language in ("tr", "en"):
-        for line in (texts / f"{language}.jsonl").read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            key = int(content_key({"text": row["text"]})[:8], 16)
-            if row["source"] != "kenet" or key % 4 == 0:
-                asks = len(row["text"].split()) < 6 or key % 10 < 3
-                found.append(row | {"text": ("query: " if asks else "passage: ") + row["text"], "key": str(key)})
-    return sorted(found, key=lambda row: int(row["key"]))
+    def work(part: list[dict[str, str]]) -> Callable[[Path], None]:
+        def encode(out: Path) -> None:
+            texts = out.with_suffix(".jsonl")
+            with atomic_write(texts) as handle:
+                handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in part)
+            flags = ("--corpus", texts, "--out", out, "--prompt", "", "--max-length", str(LENGTH))
+            mecellem("distill", "vectors", "--teacher", teacher, *flags, timeout=3600)
 
+        return encode
 
-def make_vectors(teacher: Path, texts: Path, count: int) -> dict[bool, Path]:
-    """The teacher's vectors of `count` texts, and of the first quarter of them."""
-    folders = {}
-    rows = sampled(texts)[:count]
-    for few in (True, False):
-        part = FOLDER / f"{'few' if few else 'all'}.jsonl"
-        folders[few] = FOLDER / f"vectors_{'few' if few else 'all'}"
-        with atomic_write(part) as handle:
-            for row in rows[: len(rows) // 4] if few else rows:
-                handle.write(json.dumps({name: row[name] for name in ("text", "lang", "source")}, ensure_ascii=False) + "\n")
-        flags = ("--corpus", part, "--out", folders[few], "--prompt", "", "--max-length", str(LENGTH))
-        mecellem("distill", "vectors", "--teacher", teacher, *flags, timeout=3600)
-    return folders
+    return {
+        few: shop.make(f"vectors_{'few' if few else 'all'}", work(rows[: len(rows) // 4] if few else rows))
+        for few in (True, False)
+    }
 
 
-def make_student(student: Student, teacher: Path, texts: Path, vectors: dict[bool, Path], batch: int, lr: float) -> Path:
-    """Tokenizer, clone and distillation of one row, each made once."""
-    tokenizer, clone, out = (FOLDER / name for name in (student.tokenizer, student.clone, student.name))
-    if not tokenizer.exists():
-        whole, languages = FOLDER / "learn.jsonl", FOLDER / "languages.yaml"
-        languages.write_text(LANGUAGES)
-        for target, prefix in ((whole, ""), (FOLDER / "test.jsonl", "test_")):
-            with atomic_write(target, "wb") as handle:
-                for language in ("tr", "en"):
-                    handle.write((texts / f"{prefix}{language}.jsonl").read_bytes())
-        flags = ("--languages", languages, "--test", FOLDER / "test.jsonl", "--rule", student.rule, "--size", str(student.size))
-        mecellem("tokenizer", "graft", "--teacher", teacher, "--corpus", whole, "--out", tokenizer, *flags, timeout=1800)
-    if not clone.exists():
-        mecellem(
-            *("convert", "clone", "--teacher", teacher, "--tokenizer", tokenizer, "--method", student.method, "--out", clone),
-            timeout=1800,
-        )
-    if student.epochs and not (out / "modules.json").exists():
-        words = ["--epochs", f"{student.epochs:g}", "--batch-size", str(batch), "--lr", f"{lr:g}"]
-        words += ["--embedding-lr", f"{10 * lr:g}", "--prompt", "", "--compute", "bf16"]
-        mecellem(
-            "distill", "train", "--student", clone, "--vectors", vectors[student.small], "--out", out, *words, timeout=7200
-        )
-    return out
+def make_student(shop: Workshop, student: Student, teacher: Path, learn: Path, test: Path, vectors: dict[bool, Path]) -> Path:
+    """Tokenizer, clone and distillation of one row."""
 
+    def graft(out: Path) -> None:
+        languages = shop.folder / "languages.yaml"
+        languages.write_text(LANGUAGES, encoding="utf-8")
+        flags = ("--languages", languages, "--test", test, "--rule", student.rule, "--size", str(student.size))
+        mecellem("tokenizer", "graft", "--teacher", teacher, "--corpus", learn, "--out", out, *flags, timeout=1800)
 
-def score(models: dict[str, Path]) -> Leaderboard:
-    """All models on all tasks."""
-    out = FOLDER / "scores"
-    named: list[str | Path] = ["bm25", *(f"{name}={path}" for name, path in models.items())]
-    corpus = ("--corpus", FOLDER / "corpus", "--max-documents", "2000")
-    flags = ("--tasks", *TASKS, "corpus", *corpus, "--max-seq-length", str(LENGTH), "--text-prompt", "query: ")
-    mecellem("evaluate", *named, *flags, "--out", out, "--cache", FOLDER / "scores" / "cache", timeout=7200)
-    return read_record(out / "results.json", Leaderboard, "run the benchmark again")
+    def clone(out: Path) -> None:
+        flags = ("--tokenizer", tokenizer, "--method", student.method, "--out", out)
+        mecellem("convert", "clone", "--teacher", teacher, *flags, timeout=1800)
 
+    def distil(out: Path) -> None:
+        flags: list[str | Path] = ["--vectors", vectors[student.few], "--out", out, "--prompt", "", "--compute", "bf16"]
+        flags += ["--epochs", f"{student.epochs:g}", "--batch-size", str(shop.recipe.batch), "--seed", str(student.seed)]
+        flags += ["--lr", f"{shop.recipe.lr:g}", "--embedding-lr", f"{10 * shop.recipe.lr:g}"]
+        mecellem("distill", "train", "--student", cloned, *flags, timeout=7200)
 
-def speeds(models: dict[str, Path], rounds: int, count: int = 1500) -> dict[str, float]:
-    """Texts per second of every model on the same held-out texts, in turns; the best of the rounds.
-
-    Each is told a batch of 32 and sorts by length itself, as a user of sentence-transformers has it.
-    """
-    from sentence_transformers import SentenceTransformer
-
-    lines = (FOLDER / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    texts = ["passage: " + json.loads(line)["text"] for line in lines[:: max(1, len(lines) // count)]]
-    loaded = {name: SentenceTransformer(str(path), device="cpu") for name, path in models.items()}
-    best: dict[str, float] = {}
-    for number in range(rounds + 1):
-        for name, model in loaded.items():
-            model.max_seq_length = LENGTH
-            started = time.perf_counter()
-            model.encode(texts if number else texts[:64], show_progress_bar=False)
-            if number:
-                best[name] = max(best.get(name, 0.0), len(texts) / (time.perf_counter() - started))
-    return best
-
-
-def parameters(folder: Path) -> int:
-    """Of the model in a folder."""
-    from safetensors import safe_open
-
-    with safe_open(folder / "model.safetensors", framework="numpy") as handle:
-        return sum(math.prod(handle.get_slice(name).get_shape()) for name in list(handle.keys()))
-
-
-def fertility(student: Student | None) -> tuple[float, float]:
-    """Tokens a word of held-out Turkish and English; of the teacher without a student."""
-    folder = next(FOLDER.glob("tokenizer_*")) if student is None else FOLDER / student.tokenizer
-    found = json.loads((folder / "graft.json").read_text(encoding="utf-8"))["languages"]
-    when = "before" if student is None else "after"
-    turkish, english = (found[language][when]["tokens_per_word"] for language in ("tr", "en"))
-    return turkish, english
-
-
-def report(
-    rows: dict[str, Student], board: Leaderboard, rates: dict[str, float], folders: dict[str, Path], seconds: float
-) -> str:
-    """The Markdown file."""
-    tasks = [task.name for task in board.tasks]
-    scores = {system.name: {name: result.main_score for name, result in system.tasks.items()} for system in board.systems}
-    main = [name for name in tasks if name in TASKS]
-
-    def mean(name: str, of: list[str]) -> float:
-        return sum(scores[name][task] for task in of) / len(of)
-
-    lines = ["# Distilling multilingual-e5-small", "", header(("sentence-transformers", "mteb", "tokenizers", "torch")), ""]
-    lines += [__doc__.split("\n\n")[2].replace("\n", " "), ""] if __doc__ else []
-    heads = ["", "parameters", "tokens a word, tr", "en", "texts/s", "times the teacher's", "mean of five", "of the teacher's"]
-    lines += ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
-    for name, folder in folders.items():
-        student = rows.get(name)
-        turkish, english = fertility(student)
-        title = student.title if student else "multilingual-e5-small, the teacher"
-        lines.append(
-            f"| {title} | {parameters(folder):,} | {turkish:.3f} | {english:.3f} | {rates[name]:,.0f} | "
-            f"{rates[name] / rates['teacher']:.2f} | {mean(name, main):.4f} | {mean(name, main) / mean('teacher', main):.1%} |"
-        )
-    lines += ["", "By task (nDCG@10, F1 for bitext), with those whose documents are all of the test split:", ""]
-    lines += ["| | " + " | ".join(tasks) + " |", "|---" + "|---:" * len(tasks) + "|"]
-    for name in ["bm25", *folders]:
-        title = "BM25" if name == "bm25" else rows[name].title if name in rows else "the teacher"
-        cells = [f"{scores[name][task]:.4f}" if task in scores[name] else "–" for task in tasks]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    lines += ["", f"The whole took {seconds / 60:.0f} minutes, without the downloads.", ""]
-    return "\n".join(lines)
+    tokenizer = shop.make(student.tokenizer, graft)
+    cloned = shop.make(student.clone, clone)
+    if not student.epochs:
+        return cloned
+    told = f"{student.epochs:g}_{shop.recipe.batch}_{shop.recipe.lr:g}_{student.seed}"
+    return shop.make(f"{student.clone}_{'few' if student.few else 'all'}_{told}", distil)
 
 
 def distill_e5(
     size: int = 32_768,
-    texts: int = 24_000,
+    texts: int = 18_000,
     epochs: float = 2.0,
     batch: int = 64,
     lr: float = 1e-4,
@@ -260,19 +195,22 @@ def distill_e5(
         again: throw away what earlier calls have made
         out: Markdown file for the results
     """
-    teacher = e5_small_folder(CACHE)
+    recipe = Recipe(size, texts, epochs, batch, lr)
     if again:
         shutil.rmtree(FOLDER, ignore_errors=True)
-    found = make_texts()
-    started = time.perf_counter()
-    vectors = make_vectors(teacher, found, texts)
-    rows = {f"student_{number}": student for number, student in enumerate(students(size, epochs))}
-    folders = {"teacher": teacher} | {
-        name: make_student(student, teacher, found, vectors, batch, lr) for name, student in rows.items()
-    }
-    board = score(folders)
-    rates = speeds(folders, rounds)
-    text = report(rows, board, rates, folders, time.perf_counter() - started)
+    teacher, corpus = e5_small_folder(ROOT / ".cache" / "models"), make_corpus()
+    shop = Workshop(recipe)
+    pieces = shop.make("texts", lambda target: write_texts(corpus, PACKAGES, target))
+    learn, test, rows = learn_and_test(pieces, shop.folder, texts)
+    vectors = make_vectors(shop, teacher, rows)
+    rows_of = {f"student_{number}": student for number, student in enumerate(students(recipe))}
+    folders = {name: make_student(shop, student, teacher, learn, test, vectors) for name, student in rows_of.items()}
+    english = shop.make("english", lambda target: english_pages(corpus, PACKAGES, target))
+    titles = {name: student.title for name, student in rows_of.items()}
+    tokenizers = {name: shop.folder / student.tokenizer for name, student in rows_of.items()}
+    models = Models({"teacher": teacher, **folders}, {"teacher": "multilingual-e5-small, the teacher", **titles}, tokenizers)
+    measured = measure(models, corpus, english, test, shop.folder / "scores", rounds, LENGTH)
+    text = report(__doc__ or "", models, measured, sum(shop.seconds().values()), json.dumps(asdict(recipe)))
     with atomic_write(out) as handle:
         handle.write(text)
     print(text)

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from evaluation.tasks.sources import Sources
-from mecellem.files import atomic_folder
+from mecellem.content import content_key
+from mecellem.files import atomic_folder, atomic_write
 from preprocessing.corpus.document import Document
+from preprocessing.corpus.packages import LIBREOFFICE
 from preprocessing.corpus.read_split import read_split
 
 WORDS = 40  # of a piece, about 80 tokens of e5's: shorter than what the tasks read, as time is short
@@ -65,3 +67,44 @@ def write_texts(corpus: Path, packages: Path, folder: Path) -> dict[str, int]:
                     handle.writelines(json.dumps(text, ensure_ascii=False) + "\n" for text in found)
                 counts[f"{prefix}{language}"] = len(found)
     return counts
+
+
+def prompted(row: Text) -> Text:
+    """With the prompt that e5 was trained with: short texts and three in ten of the others ask, the rest answers."""
+    asks = len(row["text"].split()) < 6 or _draw(row) % 10 < 3
+    return row | {"text": ("query: " if asks else "passage: ") + row["text"]}
+
+
+def _draw(row: Text) -> int:
+    return int(content_key({"text": row["text"]})[:8], 16)
+
+
+def learn_and_test(pieces: Path, folder: Path, count: int) -> tuple[Path, Path, list[Text]]:
+    """Files of texts to graft by and to measure on, and `count` texts for the teacher to encode, in the order of their hashes.
+
+    Of KeNet's many short texts every fourth is encoded, so that they are not most of it.
+    """
+    rows = {
+        prefix: [
+            json.loads(line)
+            for language in ("tr", "en")
+            for line in (pieces / f"{prefix}{language}.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        for prefix in ("", "test_")
+    }
+    learn, test = folder / "learn.jsonl", folder / "test.jsonl"
+    for path, found in ((learn, map(prompted, rows[""])), (test, iter(rows["test_"]))):
+        with atomic_write(path) as handle:
+            handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+    sampled = [row for row in rows[""] if row["source"] != "kenet" or _draw(row) % 40 < 10]
+    return learn, test, [prompted(row) for row in sorted(sampled, key=_draw)[:count]]
+
+
+def english_pages(corpus: Path, packages: Path, folder: Path) -> None:
+    """A corpus folder whose test split has the English of the help pages of `corpus`'s test split, under the same ids."""
+    ids, licence = {document.id for document in read_split(corpus, "test")}, LIBREOFFICE[0].english.licence
+    with atomic_folder(folder) as temporary, open(temporary / "test.jsonl", "wb") as handle:
+        for page in Sources(packages).help:
+            text = "\n".join(original for original, _ in page.pairs)
+            if page.id in ids and page.english_title and text.strip():
+                handle.write(Document(page.id, "libreoffice_en", licence, page.english_title, text).as_line())

@@ -115,7 +115,7 @@ def ours(folder: Path, settings: dict[str, Any], stamps: Stamps) -> None:
         stamps.begin()
         return plan(*arguments)
 
-    training.make_batches = begin_and_plan
+    training.make_batches = begin_and_plan  # type: ignore[assignment]
     recipe = DistillationSettings(
         batch_size=settings["batch_size"],
         max_length=settings["max_length"],
