@@ -14,7 +14,8 @@ from mecellem.console import step
 from mecellem.errors import UserError
 from mecellem.files import atomic_folder
 from mecellem.flags import parse_and_call
-from megatron_recipes.run_folder import TOKENIZER
+from megatron_recipes.retention import CHOSEN, KEEP, kept
+from megatron_recipes.run_folder import CHECKPOINT, TOKENIZER
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +113,21 @@ def write_folder(
     return chunks, target
 
 
+def chosen_checkpoint(run: Path) -> Path:
+    """The checkpoint of a run that `mecellem select` marked. Raises `UserError` where there is none."""
+    if (run / CHECKPOINT).exists():
+        raise UserError(f"{run} is a checkpoint already: leave --chosen out, or give its run, {run.parent.parent}")
+    marked = [name for name, reason in kept(run).items() if reason.startswith(CHOSEN)]
+    if not marked:
+        raise UserError(f"no checkpoint of {run} has been chosen: `mecellem select {run}` does, or give a checkpoint's folder")
+    found = run / "checkpoints" / marked[0]
+    if not found.is_dir():
+        raise UserError(
+            f"{run / 'checkpoints' / KEEP}: {marked[0]} was chosen and is gone: `mecellem select {run}` chooses again"
+        )
+    return found
+
+
 def bytes_of(size: str) -> int:
     """`5GB` -> 5,000,000,000, as transformers' `max_shard_size` reads it. Raises `UserError` for what is no size."""
     from huggingface_hub.serialization._base import parse_size_to_int
@@ -132,17 +148,20 @@ def export(
     dtype: DtypeName = "stored",
     shard_size: str = "5GB",
     replace: bool = False,
+    chosen: bool = False,
 ) -> None:
     """Convert a Megatron checkpoint to a Hugging Face folder, compare the two on real text, refuse what differs.
 
     Args:
-        checkpoint: a `RUN/checkpoints/step_NNNNNNN` folder, written on any layout.
+        checkpoint: a `RUN/checkpoints/step_NNNNNNN` folder, written on any layout; with --chosen a RUN.
         folder: the Hugging Face folder to write.
         tokenizer: tokenizer folder, by default the one inside the checkpoint.
         dtype: type of the weights, by default as the checkpoint stores them.
         shard_size: largest size of a file of weights (KB, MB, GB or TB); a tensor that is larger gets a file of its own.
         replace: overwrite an existing folder.
+        chosen: export the checkpoint of the run that `mecellem select` chose.
     """
+    checkpoint = chosen_checkpoint(checkpoint) if chosen else checkpoint
     shard_bytes = bytes_of(shard_size)
     with step("convert export", reads=[checkpoint], writes=[folder]) as out:
         result = export_checkpoint(checkpoint, folder, tokenizer, dtype, replace, shard_bytes)

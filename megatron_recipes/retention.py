@@ -11,6 +11,7 @@ from mecellem.errors import UserError
 from mecellem.files import atomic_write
 
 KEEP = "keep.json"  # in RUN/checkpoints: {"step_0000150": "why it is kept", ...}
+CHOSEN = "chosen by mecellem select"  # how the reason of the one checkpoint begins that `evaluation.selection` chose
 STEP = re.compile(r"step_\d+")
 
 

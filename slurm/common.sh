@@ -9,6 +9,12 @@ if [ ! -f "$SITE" ]; then
 fi
 # shellcheck source=slurm/sites/generic_h100.env
 . "$SITE"
+refuse() { echo "mecellem: $*" >&2; exit 2; }
+need_keys() { # that the site file gives a value to; a mistyped one must not be found out hours later
+    local key
+    for key in "$@"; do [ -n "${!key:-}" ] || refuse "$SITE: $key is not set: give it a value (slurm/sites/generic_h100.env has all keys)"; done
+}
+need_keys RUNTIME
 RESTART=${SLURM_RESTART_COUNT:-0}
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun does not take it from sbatch since 22.05
 
@@ -21,18 +27,43 @@ trap at_end EXIT
 
 # --- runtime: INSIDE is what stands in front of a command
 INSIDE=() PYXIS=()
-load_modules() { [ -z "${MODULES:-}" ] || { module purge; for name in $MODULES; do module load "$name"; done; }; }
+load_modules() {
+    [ -n "${MODULES:-}" ] || return 0
+    local init name srun conf=${SLURM_CONF:-}
+    srun=$(command -v srun || true)
+    set +eu # these scripts are not written for `set -eu`
+    for init in "${MODULESHOME:-/usr/share/Modules}/init/bash" "${LMOD_PKG:-/usr/share/lmod/lmod}/init/bash" /etc/profile.d/{modules,lmod,z00_lmod}.sh; do
+        # shellcheck source=/dev/null
+        { ! command -v module >/dev/null && [ -f "$init" ] && . "$init"; } || true # a batch shell reads no profile on some sites
+    done
+    command -v module >/dev/null || refuse "$SITE: MODULES=\"$MODULES\", and this shell knows no \`module\`: let $SITE source the script that defines it"
+    module purge
+    for name in $MODULES; do
+        module load "$name" || refuse "$SITE: MODULES: \`module load $name\` failed on $(hostname)"
+    done
+    set -eu
+    # where Slurm itself is a module, `purge` took its commands along
+    [ -z "$srun" ] || command -v srun >/dev/null || export PATH="$PATH:${srun%/*}" ${conf:+SLURM_CONF="$conf"}
+}
 case "$RUNTIME" in
-venv | modules) load_modules ;;
+venv)
+    need_keys VENV
+    load_modules
+    ;;
+modules) load_modules ;;
 apptainer)
+    need_keys IMAGE
     load_modules
     command -v apptainer >/dev/null && RUNNER=apptainer || RUNNER=singularity
     INSIDE=("$RUNNER" exec --nv ${MOUNTS:+--bind "$MOUNTS"} --pwd "$PWD" "$IMAGE")
     ;;
-pyxis) PYXIS=(--container-image="$IMAGE" --container-mounts="$PWD,${MOUNTS:-/tmp}" --container-workdir="$PWD") ;;
-*) echo "mecellem: $SITE: RUNTIME=$RUNTIME: one of venv, modules, apptainer, pyxis is needed" >&2; exit 2 ;;
+pyxis)
+    need_keys IMAGE
+    PYXIS=(--container-image="$IMAGE" --container-mounts="$PWD,${MOUNTS:-/tmp}" --container-workdir="$PWD")
+    ;;
+*) refuse "$SITE: RUNTIME=$RUNTIME: one of venv, modules, apptainer, pyxis is needed" ;;
 esac
-if [ "$RUNTIME" = venv ] || { [ "$RUNTIME" = modules ] && [ -f "$VENV/bin/activate" ]; }; then
+if [ "$RUNTIME" = venv ] || { [ "$RUNTIME" = modules ] && [ -f "${VENV:-}/bin/activate" ]; }; then
     # shellcheck source=/dev/null
     . "$VENV/bin/activate"
 fi
@@ -61,16 +92,33 @@ SHARE=()
 # shellcheck disable=SC2034
 [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || SHARE=(--task "$SLURM_ARRAY_TASK_ID/${MECELLEM_ARRAY_SIZE:-$SLURM_ARRAY_TASK_COUNT}")
 
-# What ran where, without asking the internet: RUN/jobs/JOB_RESTART/
+# What ran where, without asking the internet: RUN/jobs/JOB_RESTART/. Others may read it: secrets stay out.
 record_job() {
     RECORD=$1/jobs/${SLURM_JOB_ID}_$RESTART
     mkdir -p "$RECORD"
-    { date --iso-8601=seconds; printf '%q ' "${@:2}"; echo; } >"$RECORD/command.txt"
-    env | sort >"$RECORD/environment.txt"
+    { date --iso-8601=seconds; without_secrets "${@:2}"; } >"$RECORD/command.txt"
+    (umask 077 && env -0 | { grep -zviE '^[^=]*(token|key|secret|pass|credential|auth)[^=]*=' || true; } | sort -z | tr '\0' '\n' |
+        sed -E 's#(://)[^/@ ]+@#\1***@#g' >"$RECORD/environment.txt")
     scontrol show hostnames "$SLURM_JOB_NODELIST" >"$RECORD/nodes.txt"
-    timeout 20 scontrol show job "$SLURM_JOB_ID" >"$RECORD/job.txt" || true
+    # the words behind the script's name are in command.txt
+    timeout 20 scontrol show job "$SLURM_JOB_ID" | sed -E 's/^( *Command=[^ ]*).*/\1/' >"$RECORD/job.txt" || true
     { git rev-parse HEAD && git status --short; } >"$RECORD/git.txt" 2>/dev/null || true
     [ -z "${LOADEDMODULES:-}" ] || tr ':' '\n' <<<"$LOADEDMODULES" >"$RECORD/modules.txt"
+}
+
+# The words of a command line, quoted; what follows --hub-token, --api.key=, PASSWORD= and the like is hidden
+without_secrets() {
+    local word hide=''
+    shopt -s nocasematch
+    for word in "$@"; do
+        [ -z "$hide" ] || { hide='' word='***'; }
+        if [[ $word =~ ^(-*([a-z0-9]+[-._])*(token|(api)?key|secret|pass(word|wd|phrase)?|credentials?)([-._][a-z0-9]+)*)(=.*)?$ ]]; then
+            if [ -n "${BASH_REMATCH[7]}" ]; then word="${BASH_REMATCH[1]}=***"; elif [[ $word == -* ]]; then hide=1; fi
+        fi
+        printf '%q ' "$word"
+    done
+    shopt -u nocasematch
+    echo
 }
 
 # Seconds, joules (where the site measures them) and memory of every step, as Slurm's accounting has them

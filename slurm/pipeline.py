@@ -5,34 +5,42 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from mecellem.errors import UserError
 from mecellem.yaml_file import line_of, parse_yaml, read_text, refusal
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
-OURS = (
-    "dependency",
-    "array",
-    "job-name",
-    "account",
-    "partition",
-    "qos",
-    "parsable",
-    "export",
-)  # set by what else the file says
+OURS = ("dependency", "array", "job-name", "parsable", "export")  # set by what else the file says
 
-Word = Annotated[str | int | float, Field(union_mode="left_to_right")]
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("YAML reads yes, no, on, off, true and false as booleans: put the word in quotes")
+    return value
+
+
+def _no_false(value: Any) -> Any:
+    if value is False:
+        raise ValueError("an option that is not wanted is left out; a value that YAML reads as false stands in quotes")
+    return value
+
+
+Word = Annotated[str | int | float, Field(union_mode="left_to_right"), BeforeValidator(_no_boolean)]
+# `true` is an option that takes no value: `exclusive: true` -> --exclusive
+Option = Annotated[StrictBool | str | int | float, Field(union_mode="left_to_right"), BeforeValidator(_no_false)]
 
 
 class Stage(BaseModel):
     """One job, or an array of them; `after` names the stages it waits for (the one before it unless given).
 
-    `options` are sbatch's own, without the dashes, in place of the file's `#SBATCH` lines; `environment` what the job sees.
+    `options` are sbatch's own, without the dashes, in place of the file's `#SBATCH` lines and of the site's partition,
+    account and QOS; `environment` what the job sees; `cpu`: it needs no GPU, so it goes where the site has such jobs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,10 +48,11 @@ class Stage(BaseModel):
     name: str
     job: Path
     arguments: list[Word] = Field(default_factory=list)
-    options: dict[str, Word] = Field(default_factory=dict)
+    options: dict[str, Option] = Field(default_factory=dict)
     environment: dict[str, Word] = Field(default_factory=dict)
     array: int | None = Field(default=None, ge=1)
     at_once: int | None = Field(default=None, ge=1)
+    cpu: bool = False
     after: list[str] | None = None
 
     @model_validator(mode="after")
@@ -54,7 +63,7 @@ class Stage(BaseModel):
             raise ValueError("`at_once` limits how many tasks of an array run together: add `array`, or leave it out")
         for name in self.options:
             if name in OURS:
-                raise ValueError(f"the option {name} is set by the pipeline and the site: remove it")
+                raise ValueError(f"the option {name} is set by the pipeline: remove it")
         return self
 
     @property
@@ -105,7 +114,17 @@ def read_pipeline(path: Path) -> list[Step]:
     return list(steps.values())
 
 
+def option_words(options: Mapping[str, bool | str | int | float]) -> list[str]:
+    """`--exclusive --time=09:00:00`."""
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+
+
+def not_in(options: Iterable[str], site: list[str]) -> list[str]:
+    """The options of a site but for those that stand in `options` too."""
+    return [word for word in site if word.partition("=")[0].removeprefix("--") not in options]
+
+
 def _digest(stage: Stage, before: list[str]) -> str:
-    """Of what the stage does; how many nodes and hours it gets, and how many tasks at once, changes nothing in it."""
+    """Of what the stage does; which nodes, how many and for how long, and how many tasks at once, changes nothing in it."""
     parts = [stage.name, str(stage.job), stage.arguments, stage.environment, stage.array, before]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

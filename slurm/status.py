@@ -1,4 +1,4 @@
-"""`mecellem slurm status`: how far runs are, what their jobs are doing, and what went wrong last."""
+"""`mecellem slurm status`: how far runs and pipelines are, what their jobs are doing, and what went wrong last."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import statistics
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,19 @@ import tyro
 from mecellem.console import console, human_time
 from mecellem.errors import UserError
 from mecellem.flags import parse_and_call
+from mecellem.slurm_client import task_states
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+RUNS = Path("runs")
 RECENT = 20  # steps that the speed is the median of
 UNSEEN_WIDTH = 200  # columns where no terminal bounds a line
 CLIENT_SECONDS = 20  # Slurm's commands wait for ever for a controller that is away
 TAIL = 200_000  # bytes of a job's output that are searched for its last error
 TROUBLE = re.compile(r"^mecellem: |\bError\b|\berror: |CANCELLED|OOM|oom-kill")
 CONSEQUENCE = ("srun: ", "slurmstepd: ")  # what Slurm says after a rank has ended
+JOB = re.compile(r"\d+_\d+")  # folder of a job's turn
 NO_TROUBLE = re.compile(r"^mecellem: (signal|turn|.* is finished$)")
 
 
@@ -57,7 +61,7 @@ def run_state(run: Path) -> RunState:
     """Look at one run. Raises `UserError` for a folder that holds none."""
     from megatron_recipes.run_folder import FINISHED, read_metrics, read_run
 
-    jobs = sorted((path for path in (run / "jobs").glob("*_*") if path.is_dir()), key=_order)
+    jobs = sorted((path for path in (run / "jobs").glob("*_*") if path.is_dir() and JOB.fullmatch(path.name)), key=_order)
     if not (run / "run.yaml").exists() and jobs:  # submitted, and not begun yet
         steps, lines = 0, []
     else:
@@ -125,6 +129,10 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     """The runs that are named, or those below a folder that is none itself. Raises `UserError` where there is none."""
     found: list[Path] = []
     for folder in folders:
+        if folder == RUNS and not folder.exists():
+            raise UserError(
+                f"no run has begun, as there is no folder {RUNS}: `mecellem slurm status pipeline.yaml` shows jobs that wait"
+            )
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder: name a run, or a folder of runs")
         if (folder / "run.yaml").exists() or (folder / "jobs").is_dir():
@@ -158,17 +166,64 @@ def table_of(states: Sequence[RunState]) -> Table:
     return table
 
 
-def status(runs: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)) -> None:
+def stage_lines(pipeline: Path) -> list[tuple[str, str, str, str]]:
+    """Name, job, state and tasks of every stage of a pipeline.yaml. Raises `UserError` for a file that is none."""
+    from slurm.pipeline import read_pipeline
+    from slurm.submit import JOBS, jobs_folder, read_jobs, tasks_left
+
+    steps, folder = read_pipeline(pipeline), jobs_folder(pipeline)
+    jobs = read_jobs(folder / JOBS)
+    left = {step.stage.name: len(tasks_left(folder, step)) for step in steps}
+    try:
+        known = task_states() if any(left[name] for name in left.keys() & jobs) else {}
+    except UserError as error:  # the marks tell without Slurm, too
+        known = {job["job"]: [f"UNKNOWN ({error})"] for job in jobs.values()}
+    lines = []
+    for step in steps:
+        name, size, job = step.stage.name, len(step.stage.indices), jobs.get(step.stage.name)
+        state = "done" if not left[name] else "not submitted" if job is None else counted(known.get(job["job"], []))
+        if left[name] and job and job["digest"] != step.digest:
+            state += ", with older settings"
+        lines.append((name, job["job"] if job else "-", state, f"{size - left[name]:,} of {size:,} done"))
+    return lines
+
+
+def counted(states: Sequence[str]) -> str:
+    """`RUNNING`, or for several tasks `2 RUNNING, 6 PENDING (Resources)`; `states` is empty for a job that is forgotten."""
+    if not states:
+        return "ended: submit goes on with what is left"
+    if len(states) == 1:
+        return states[0]
+    return ", ".join(f"{count} {state}" for state, count in Counter(states).most_common())
+
+
+def stage_table(pipeline: Path) -> Table:
+    """A line a stage."""
+    from rich.table import Table
+
+    table = Table("stage", "job", "state", "tasks", title=str(pipeline), title_justify="left")
+    for line in stage_lines(pipeline):
+        table.add_row(*line)
+    return table
+
+
+def status(runs: tyro.conf.Positional[tuple[Path, ...]] = (RUNS,)) -> None:
     """How far runs are, what their jobs do, and the last error that a job printed.
 
     Args:
-        runs: folders of runs, or folders that hold some
+        runs: folders of runs, folders that hold some, or YAML files of pipelines, for a line about each stage
     """
-    states = [run_state(run) for run in find_runs(runs)]
+    pipelines = [path for path in runs if path.suffix in (".yaml", ".yml")]
+    folders = [path for path in runs if path not in pipelines]
+    tables = [stage_table(path) for path in pipelines]
+    states = [run_state(run) for run in find_runs(folders)]
+    if states:
+        tables.append(table_of(states))
     out = console()
     if not out.is_terminal:
         out.width = UNSEEN_WIDTH
-    out.print(table_of(states))
+    for table in tables:
+        out.print(table)
     for item in states:
         if item.trouble and not item.finished:
             out.print(f"{item.run}: {item.trouble}", markup=False)

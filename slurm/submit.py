@@ -7,9 +7,7 @@ mark for every task that ended well, which `slurm/common.sh` leaves.
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,46 +19,54 @@ from mecellem.errors import UserError
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
 from mecellem.site_file import read_site, refuse_long_array, site_options
-from slurm.pipeline import Step, read_pipeline
+from mecellem.slurm_client import ask, of_cpus, under_way
+from slurm.pipeline import Step, not_in, option_words, read_pipeline
 
-CLIENT_SECONDS = 60  # Slurm's commands wait for ever for a controller that is away
+JOBS = "jobs.json"
 
 
 @dataclass(slots=True)
 class Submission:
-    """One call: the folder of marks, the site's options, jobs by stage (numbers, or stand-ins in a dry run)."""
+    """One call: the folder of marks, the site and its settings, jobs by stage (numbers, or stand-ins in a dry run)."""
 
     folder: Path
     site: Path
-    dry_run: bool
-    options: list[str] = field(default_factory=list)
+    settings: dict[str, str]
     jobs: dict[str, str] = field(default_factory=dict)
-
-    def left(self, step: Step) -> list[int]:
-        """Tasks of a stage that have not ended well."""
-        return [index for index in step.stage.indices if not self.mark(step).with_suffix(f".{index}").exists()]
-
-    def mark(self, step: Step) -> Path:
-        """What a job adds its task's number to."""
-        return self.folder.resolve() / "done" / f"{step.stage.name}-{step.digest}"
 
     def command(self, step: Step, left: Sequence[int]) -> list[str]:
         """The very call of sbatch."""
         stage = step.stage
-        words = ["sbatch", "--parsable", f"--job-name={stage.name}", *self.options]
+        site = not_in(stage.options, site_options(of_cpus(self.settings) if stage.cpu else self.settings))
+        # what a job is to see stands in the environment: also where a login shell has SBATCH_EXPORT=NONE
+        words = ["sbatch", "--parsable", "--export=ALL", f"--job-name={stage.name}", *site]
         if waits := [self.jobs[name] for name in step.after if name in self.jobs]:
             words += [f"--dependency=afterok:{':'.join(waits)}", "--kill-on-invalid-dep=yes"]
         if stage.array is not None:
             limit = f"%{stage.at_once}" if stage.at_once else ""
             words += [f"--array={ranges(left)}{limit}"]
-        words += [f"--{name}={value}" for name, value in stage.options.items()]
-        return [*words, str(stage.job), *map(str, stage.arguments)]
+        return [*words, *option_words(stage.options), str(stage.job), *map(str, stage.arguments)]
 
     def environment(self, step: Step) -> dict[str, str]:
         """What the job sees besides the environment of the call, which sbatch hands on."""
         found = {name: str(value) for name, value in step.stage.environment.items()}
-        found |= {"MECELLEM_DONE": str(self.mark(step)), "MECELLEM_SITE": str(self.site)}
+        found |= {"MECELLEM_DONE": str(mark_of(self.folder, step)), "MECELLEM_SITE": str(self.site)}
         return found | ({"MECELLEM_ARRAY_SIZE": str(step.stage.array)} if step.stage.array else {})
+
+
+def jobs_folder(pipeline: Path) -> Path:
+    """Where the marks and jobs of a pipeline.yaml are."""
+    return pipeline.with_suffix(".jobs")
+
+
+def mark_of(folder: Path, step: Step) -> Path:
+    """What a job of the stage adds its task's number to."""
+    return folder.resolve() / "done" / f"{step.stage.name}-{step.digest}"
+
+
+def tasks_left(folder: Path, step: Step) -> list[int]:
+    """Tasks of a stage that have left no mark in the folder of jobs."""
+    return [index for index in step.stage.indices if not mark_of(folder, step).with_suffix(f".{index}").exists()]
 
 
 def ranges(numbers: Sequence[int]) -> str:
@@ -74,21 +80,6 @@ def ranges(numbers: Sequence[int]) -> str:
     return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
 
 
-def ask(*words: str, env: dict[str, str] | None = None) -> str:
-    """What one of Slurm's commands prints. Raises `UserError` where there is none, or it refuses."""
-    try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, timeout=CLIENT_SECONDS, env=None if env is None else {**os.environ, **env}
-        )
-    except FileNotFoundError:
-        raise UserError(f"there is no program {words[0]}: run this on a login node of the cluster") from None
-    except subprocess.TimeoutExpired:
-        raise UserError(f"{words[0]} got no answer in {CLIENT_SECONDS} s: is Slurm's controller running?") from None
-    if done.returncode:
-        raise UserError(f"{shlex.join(words)}: {' '.join(done.stderr.split())}")
-    return done.stdout.strip()
-
-
 def read_jobs(path: Path) -> dict[str, dict[str, str]]:
     """Stage -> job, digest and command of earlier calls. Raises `UserError` for a file that is something else."""
     if not path.exists():
@@ -100,13 +91,6 @@ def read_jobs(path: Path) -> dict[str, dict[str, str]]:
     if not isinstance(content, dict) or not all(isinstance(item, dict) and "job" in item for item in content.values()):
         raise UserError(f"{path} is not what `mecellem slurm submit` writes: remove it, then look at squeue for jobs under way")
     return content
-
-
-def under_way(job: str) -> bool:
-    """Whether any task of a job waits or runs. (squeue refuses a number that Slurm has forgotten.)"""
-    states = "PENDING,RUNNING,SUSPENDED,CONFIGURING,COMPLETING,REQUEUED,REQUEUE_HOLD,RESIZING,SIGNALING,STAGE_OUT,STOPPED"
-    listed = ask("squeue", "--me", "--noheader", f"--states={states}", "--format=%F")
-    return job in listed.split()
 
 
 def submit(
@@ -127,17 +111,17 @@ def submit(
     steps, settings = read_pipeline(pipeline), read_site(site)
     for step in steps:
         refuse_long_array(f"{pipeline}: the stage {step.stage.name}", step.stage.array or 1, settings)
-    folder = pipeline.with_suffix(".jobs")
-    work = Submission(folder, site.resolve(), dry_run, site_options(settings))
-    earlier = read_jobs(folder / "jobs.json")
+    folder = jobs_folder(pipeline)
+    work = Submission(folder, site.resolve(), settings)
+    earlier = read_jobs(folder / JOBS)
     out = console()
     for step in steps:
-        name, left = step.stage.name, work.left(step)
+        name, left = step.stage.name, tasks_left(folder, step)
         if not left:
             out.print(f"{name:<16} done already", markup=False)
             continue
         before = earlier.get(name)
-        if before and not dry_run and under_way(before["job"]):
+        if before and under_way(before["job"]):
             if before["digest"] != step.digest:
                 raise UserError(
                     f"job {before['job']} does {name!r} with older settings: let it end, or scancel {before['job']}"
@@ -151,10 +135,10 @@ def submit(
             work.jobs[name] = f"<{name}>"
             out.print(shown, markup=False)
             continue
-        work.mark(step).parent.mkdir(parents=True, exist_ok=True)
+        mark_of(folder, step).parent.mkdir(parents=True, exist_ok=True)
         work.jobs[name] = ask(*command, env=environment).partition(";")[0]
         earlier[name] = {"job": work.jobs[name], "digest": step.digest, "command": shown}
-        with atomic_write(folder / "jobs.json") as handle:
+        with atomic_write(folder / JOBS) as handle:
             json.dump(earlier, handle, indent=1)
         out.print(f"{name:<16} job {work.jobs[name]}" + (f", tasks {ranges(left)}" if step.stage.array else ""), markup=False)
 

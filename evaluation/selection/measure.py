@@ -27,10 +27,9 @@ from evaluation.selection.work import Work, open_work, system_scores, test_tasks
 from mecellem.console import console
 from mecellem.errors import UserError
 from mecellem.tokenizer_files import read_json
-from megatron_recipes.retention import keep
+from megatron_recipes.retention import CHOSEN, keep
 from post_training.model_folder import count_parameters
 
-CHOSEN = "chosen by mecellem select"  # how its mark begins
 FILE = "selection.json"
 TOLERANCE = 1e-3  # of a mean nDCG@10 that is computed again: sums of another order, no other model
 DEFAULTS = SelectionSettings()

@@ -14,7 +14,9 @@ from megatron_recipes.config import ParallelConfig
 from megatron_recipes.engine import runtime
 from megatron_recipes.engine.launch import Rank, end_with_launcher
 
-TIMEOUT = timedelta(minutes=30)  # Megatron-LM's default; a hang shows as an error instead of for ever
+# A hang shows as an error instead of for ever. Under Slurm the watchdog of slurm/restarts.sh comes first, which knows the
+# node: its HANG_SECONDS is to be well below this, or the ranks that wait abort before it has seen which of them are silent.
+TIMEOUT = timedelta(hours=1)
 
 
 @contextmanager

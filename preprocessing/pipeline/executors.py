@@ -6,9 +6,10 @@ import functools
 import math
 import multiprocessing
 import os
-import shlex
+import re
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -18,12 +19,14 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
+import datatrove.executor.slurm
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.executor.slurm import SlurmPipelineExecutor
 
 from mecellem.errors import UserError
 from mecellem.files import disk_full_cause, disk_full_error
 from mecellem.site_file import array_jobs
+from mecellem.slurm_client import ask
 from preprocessing.pipeline.phases import Phase
 
 _MANY_FILES = "ulimit -n $(ulimit -Hn)"  # searches for duplicates open files of every shard at once
@@ -184,34 +187,64 @@ def _end_with(parent: Any) -> None:
     os._exit(1)
 
 
+def _sbatch(script: str, job_of: Callable[[str], str], *options: str) -> str:
+    """Submit a script; the number of the job, as `job_of` finds it in what sbatch prints.
+
+    The options that the script names are also given on the command line: variables such as SBATCH_PARTITION, which a login
+    shell may have for training, would win over them.
+    """
+    named = re.findall(r"^#SBATCH (--.+)$", script, re.MULTILINE)
+    with tempfile.NamedTemporaryFile("w", suffix=".slurm") as handle:
+        handle.write(script)
+        handle.flush()
+        return job_of(ask("sbatch", *named, *options, handle.name))
+
+
+datatrove.executor.slurm.launch_slurm_job = _sbatch  # its own waits for ever for a controller that is away
+
+
 class SlurmExecutor(SlurmPipelineExecutor):
     """datatrove's Slurm executor: one array a phase of as many jobs as the site takes, each with as many tasks as that needs.
 
-    With several arrays a phase, datatrove lets the next phase wait only for the last of them.
+    With several arrays a phase, datatrove lets the next phase wait only for the last of them. `site` is of nodes without GPUs,
+    `environment` what leads to mecellem there; memory is asked for where the site names any.
     """
 
     def __init__(
-        self, phase: Phase, logs: Path, name: str, site: dict[str, str], depends: SlurmExecutor | None, workers: int
+        self,
+        phase: Phase,
+        logs: Path,
+        name: str,
+        site: dict[str, str],
+        environment: str,
+        depends: SlurmExecutor | None,
+        workers: int,
     ) -> None:
-        environment = site.get("ENV_COMMAND") or f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+        account = {"account": site["ACCOUNT"]} if site.get("ACCOUNT") else {}
+        self.memory = site.get("MEM_PER_CPU_GB", "")
         super().__init__(
             phase.pipeline,
             tasks=phase.tasks,
             time=site["TIME"],
             partition=site["PARTITION"],
             cpus_per_task=int(site.get("CPUS_PER_TASK", "1")),
-            mem_per_cpu_gb=int(site.get("MEM_PER_CPU_GB", "4")),
+            mem_per_cpu_gb=int(self.memory or 0),
             qos=site.get("QOS", ""),
             workers=workers,
             job_name=name,
             env_command=f"{_MANY_FILES}; {environment}",
-            sbatch_args={"account": site["ACCOUNT"]} if site.get("ACCOUNT") else {},
+            sbatch_args={**account, "kill-on-invalid-dep": "yes"},
             max_array_size=array_jobs(site),
             tasks_per_job=math.ceil(phase.tasks / array_jobs(site)),
             logging_dir=str(logs),
             depends=depends,
             mail_user=site.get("MAIL_USER"),
         )
+
+    def get_sbatch_args(self, max_array: int = 1) -> dict[str, Any]:
+        """Options of sbatch, without memory where the site names none: some refuse to be asked for any."""
+        options = super().get_sbatch_args(max_array)
+        return options if self.memory else {name: value for name, value in options.items() if name != "mem-per-cpu"}
 
     def launch_merge_stats(self) -> None:
         """Not needed: `status` sums ledgers."""

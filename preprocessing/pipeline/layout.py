@@ -10,6 +10,7 @@ OUT/stages/03_quality/
     work/                           indexes of a stage that needs all documents
     logs/PHASE/                     datatrove's logs, statistics and marks of completed tasks
     ledger.json, done.json          the sum of the ledgers; the stage is complete
+OUT/jobs.json                   Slurm jobs of the newest call that submitted any, by stage and phase
 OUT/tokens/NAME.bin, .idx, .manifest.json   the corpus, by source and licence
 OUT/tokens/NAME.provenance.jsonl.zst        the stages, and the raw files behind every range of documents
 """
@@ -92,6 +93,11 @@ class RunFolders:
     def stages(self) -> Path:
         """One folder a stage, in order."""
         return self.out / "stages"
+
+    @property
+    def jobs(self) -> Path:
+        """The Slurm jobs of the newest call that submitted any."""
+        return self.out / "jobs.json"
 
     @property
     def tokens(self) -> Path:

@@ -43,9 +43,11 @@ def run(
         executor: local runs tasks in processes of this machine; slurm submits an array a phase and returns.
         workers: tasks at a time (default: the cores of this machine; under slurm: as many as the cluster starts). The
             result is the same for any number.
-        site: under slurm: file with PARTITION=, TIME= and, where needed, ACCOUNT=, QOS=, MEM_PER_CPU_GB=.
+        site: under slurm: file with PARTITION=, TIME= and, where needed, ACCOUNT=, QOS=, CPU_PARTITION=, CPU_QOS=,
+            MEM_PER_CPU_GB=, MODULES=, VENV= or ENV_COMMAND=.
     """
     from preprocessing.pipeline.config import read_corpus
+    from preprocessing.pipeline.jobs import refuse_beside_jobs
 
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: at least one is needed")
@@ -53,6 +55,7 @@ def run(
     check_output_folder(settings.out, f"out in {corpus}")
     _check_tokenizer(settings)
     with step("Prepare", reads=[corpus], writes=[settings.out]) as console, _lock(settings.out):
+        refuse_beside_jobs(settings.out)
         if executor == "slurm":
             _submit(settings, site, workers, console)
         else:
@@ -257,29 +260,34 @@ def _finish(corpus: Corpus, plan: Plan, steps: list[Step], console: Console) -> 
 def _submit(corpus: Corpus, site: Path, workers: int | None, console: Console) -> None:
     """Submit every phase that is not complete, each waiting for the one before."""
     from mecellem.site_file import read_site
+    from mecellem.slurm_client import of_cpus
     from preprocessing.pipeline.executors import SlurmExecutor
-    from preprocessing.pipeline.slurm import last_phases, sbatch_or_say
+    from preprocessing.pipeline.jobs import Job, write_jobs
+    from preprocessing.pipeline.slurm import environment_of, last_phases
 
-    settings = read_site(site)
+    settings = of_cpus(read_site(site))
+    environment = environment_of(settings, site)
     _, steps, waiting = _planned(corpus, console)
     before: SlurmExecutor | None = None
+    submitted: list[Job] = []
     read_by = dict(zip([stage.name for stage in steps[1:]], steps, strict=False)) if corpus.file.keep_shards == "last" else {}
-    with sbatch_or_say():
-        for stage in steps:
-            if stage.name not in waiting:
-                console.print(f"{stage.name:<16} done already", markup=False)
+    for stage in steps:
+        if stage.name not in waiting:
+            console.print(f"{stage.name:<16} done already", markup=False)
+            continue
+        frees = read_by[stage.name].folders if stage.name in read_by else None
+        for phase in [*waiting[stage.name], *last_phases(stage, _limits(corpus), frees)]:
+            name = f"{corpus.path.stem}_{stage.name}_{phase.name}"
+            logs = stage.folders.logs(phase.name)
+            executor = SlurmExecutor(phase, logs, name, settings, environment, before, workers or -1)
+            executor.run()
+            if executor.job_id == -1:  # all of its tasks are complete
                 continue
-            frees = read_by[stage.name].folders if stage.name in read_by else None
-            for phase in [*waiting[stage.name], *last_phases(stage, _limits(corpus), frees)]:
-                name = f"{corpus.path.stem}_{stage.name}_{phase.name}"
-                logs = stage.folders.logs(phase.name)
-                executor = SlurmExecutor(phase, logs, name, settings, before, workers or -1)
-                executor.run()
-                if executor.job_id == -1:  # all of its tasks are complete
-                    continue
-                before = executor
-                job = f"{phase.name}: {phase.tasks:,} tasks, Slurm job {executor.job_id}"
-                console.print(f"{stage.name:<16} {job}", markup=False)
+            submitted.append(Job(job=executor.job_id, stage=stage.folders.root.name, phase=phase.name, digest=stage.digest))
+            write_jobs(corpus.out, submitted)
+            before = executor
+            job = f"{phase.name}: {phase.tasks:,} tasks, Slurm job {executor.job_id}"
+            console.print(f"{stage.name:<16} {job}", markup=False)
     console.print(
         f"wait for the jobs, watch them with `mecellem prepare status {corpus.path}`, then run the same command with",
         markup=False,

@@ -1,10 +1,11 @@
-"""What only Slurm needs: the end of a stage as a task of its own, and a sentence where there is no Slurm."""
+"""What only Slurm needs: what a site's nodes need before a task starts, and the end of a stage as a task of its own."""
 
 from __future__ import annotations
 
-import subprocess
+import shlex
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datatrove.data import Document
@@ -18,6 +19,39 @@ from preprocessing.pipeline.steps import Step, finish, free_shards
 
 if TYPE_CHECKING:
     from datatrove.data import DocumentsPipeline
+
+
+def environment_of(site: dict[str, str], path: Path) -> str:
+    """Shell that leads to mecellem on a node: ENV_COMMAND of the site in `path`, else MODULES and VENV, or the Python of now.
+
+    Raises `UserError` for a runtime in containers, and for an environment that is not there.
+    """
+    if command := site.get("ENV_COMMAND"):
+        return command
+    runtime = site.get("RUNTIME", "")
+    if runtime in ("apptainer", "pyxis"):
+        raise UserError(
+            f"{path}: RUNTIME={runtime}: arrays of `prepare run` start without a container: give ENV_COMMAND= that leads to a "
+            "mecellem outside of it, or prepare on one node with `sbatch slurm/prepare.sbatch run CORPUS`"
+        )
+    parts = _loading(site.get("MODULES", "").split())
+    activate = Path(site["VENV"], "bin", "activate").absolute() if site.get("VENV") else None
+    if runtime == "venv" and activate and not activate.exists():
+        raise UserError(f"{path}: VENV={site['VENV']}: {activate} is missing: name the environment that has mecellem")
+    if activate and activate.exists():
+        parts.append(f". {shlex.quote(str(activate))}")
+    else:
+        parts.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
+    return "; ".join(parts)
+
+
+def _loading(modules: list[str]) -> list[str]:
+    """Commands that load modules. Some batch shells know no `module`, and where Slurm is one, purging takes srun along."""
+    if not modules:
+        return []
+    loads = [f"module load {shlex.quote(name)} || exit 1" for name in modules]
+    before = ["slurm=$(dirname $(command -v srun))", "command -v module >/dev/null || . /etc/profile", "module purge"]
+    return [*before, *loads, "export PATH=$PATH:$slurm"]
 
 
 class FinishStage(PipelineStep):
@@ -44,18 +78,3 @@ class FinishStage(PipelineStep):
 def last_phases(stage: Step, limits: dict[str, Limits], frees: StageFolders | None) -> list[Phase]:
     """The task that ends a stage; `frees` is the stage before it where its shards are not to be kept."""
     return [Phase("finish", 1, [FinishStage(stage.folders, stage.digest, limits, frees)])]
-
-
-@contextmanager
-def sbatch_or_say() -> Iterator[None]:
-    """Turn a missing or unwilling `sbatch` into a `UserError`."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if error.filename != "sbatch":
-            raise
-        raise UserError("--executor slurm needs the program sbatch: run this on a login node of the cluster") from None
-    except subprocess.CalledProcessError as error:
-        raise UserError(
-            f"sbatch refused the job (exit code {error.returncode}; its message stands above): check --site"
-        ) from None

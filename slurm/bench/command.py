@@ -19,9 +19,11 @@ from mecellem.errors import UserError
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
 from mecellem.site_file import read_site, refuse_long_array, site_options
+from mecellem.slurm_client import ask
 from slurm.bench.results import Row, collect, state_of
 from slurm.bench.sweep import Point, Sweep, read_sweep
-from slurm.submit import ask, ranges
+from slurm.pipeline import not_in, option_words
+from slurm.submit import ranges
 
 SUBMITTED = "submitted.json"  # folder of a point -> JOB_TASK
 JOB = "slurm/bench.sbatch"
@@ -49,7 +51,7 @@ def bench(
     for nodes in wanted.all_nodes:
         refuse_long_array(f"{sweep}: {nodes} nodes", sum(point.nodes == nodes for point in wanted.points()), settings)
     submitted = read_submitted(folder / SUBMITTED)
-    running = tasks_under_way() if submitted and not dry_run else set()
+    running = tasks_under_way() if submitted else set()
     rows = [state_of(point, folder, submitted, running) for point in wanted.points()]
     due = [row.point for row in rows if row.state == "to do" or (again and row.state == "failed")]
     out = console()
@@ -76,9 +78,10 @@ def sbatch(sweep: Sweep, nodes: int, points: int, listed: Path, site: list[str])
     """The call for all points on so many nodes."""
     gpus = sweep.ranks_per_node if sweep.gpus_per_node is None else sweep.gpus_per_node
     limit = f"%{sweep.at_once}" if sweep.at_once else ""
-    own = [f"--{name}={value}" for name, value in sweep.options.items()]
+    own, site = option_words(sweep.options), not_in(sweep.options, site)
     size = [f"--nodes={nodes}", f"--ntasks-per-node={sweep.ranks_per_node}", f"--gpus-per-node={gpus}"]
-    return ["sbatch", "--parsable", *site, *size, f"--array={ranges(range(points))}{limit}", *own, JOB, str(listed)]
+    ours = ["--parsable", "--export=ALL", f"--array={ranges(range(points))}{limit}"]
+    return ["sbatch", *ours, *site, *size, *own, JOB, str(listed)]
 
 
 def renewed(row: Row, submitted: dict[str, str], due: Sequence[Point]) -> Row:

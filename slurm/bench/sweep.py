@@ -17,7 +17,7 @@ from mecellem.errors import UserError
 from mecellem.yaml_file import parse_yaml, read_text, refusal
 from megatron_recipes.config import EncoderRun, RunConfig
 from megatron_recipes.plan import H100_PEAK_TFLOPS, Plan, plan
-from slurm.pipeline import OURS, Word
+from slurm.pipeline import OURS, Option, Word
 
 NAME = re.compile(r"[A-Za-z0-9_.]+")
 SET_HERE = (*OURS, "nodes", "ntasks", "ntasks-per-node", "gpus-per-node")
@@ -47,7 +47,7 @@ class Sweep(BaseModel):
     axes: dict[str, dict[str, list[Word]]] = Field(default_factory=dict)
     skip: list[dict[str, Word]] = Field(default_factory=list)
     at_once: int | None = Field(default=None, ge=1)
-    options: dict[str, Word] = Field(default_factory=dict)
+    options: dict[str, Option] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Sweep:
@@ -64,7 +64,7 @@ class Sweep(BaseModel):
                     raise ValueError(f"`skip` names {axis}: {choice}, which no point has")
         for option in self.options:
             if option in SET_HERE:
-                raise ValueError(f"the option {option} is set by the sweep and the site: remove it")
+                raise ValueError(f"the option {option} is set by the sweep: remove it")
         return self
 
     @property

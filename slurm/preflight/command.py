@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +15,19 @@ from mecellem.console import console
 from mecellem.errors import UserError
 from mecellem.flags import parse_and_call
 from mecellem.site_file import read_site, site_options
-from slurm.preflight.facts import Facts, measure_alone, measure_together, read_facts, write_facts
-from slurm.preflight.judge import judge
-from slurm.submit import ask, under_way
+from mecellem.slurm_client import ask, under_way
+from slurm.preflight.facts import Facts, look_around, measure_alone, read_facts, write_facts
+from slurm.preflight.judge import between_nodes, judge, unread
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from megatron_recipes.engine.launch import Rank
+
 JOB = Path("slurm/preflight.sbatch")
-POLL_SECONDS = 2.0
-FIT = "all nodes are fit"
+JUDGED = "judged"  # a mark beside the facts: slurm/preflight.sbatch looks for it, as exit codes of nodes that fail say nothing
+POLL_SECONDS = 15.0
+FIT, UNFIT = "all nodes are fit", "not fit: "
 
 
 def preflight(
@@ -30,6 +35,7 @@ def preflight(
     options: tuple[str, ...] = (),
     site: Path = Path("slurm/cluster.env"),
     need_gb: float = 100.0,
+    wait_seconds: float = 120.0,
     measure: Path | None = None,
     judge_facts: Path | None = None,
 ) -> int:
@@ -43,53 +49,100 @@ def preflight(
         options: more options of sbatch, without the dashes: time=00:05:00 exclude=n3
         site: account, partition and QOS of this cluster
         need_gb: free space that runs need
+        wait_seconds: how long ranks wait for those of other nodes, and then measure without them
         measure: for the job itself: be a rank, and write what is found to this folder, which all nodes see
         judge_facts: for the job itself: compare what the ranks wrote there
     """
     if measure is not None and judge_facts is not None:
         raise UserError("--measure is for every rank and --judge-facts for what comes after: give one of them")
     if measure is not None:
-        return run_rank(measure)
+        return run_rank(measure, wait_seconds)
     if judge_facts is not None:
         return report(judge_facts, need_gb)
-    return submit(nodes, options, site, need_gb)
+    return submit(nodes, options, site, need_gb, wait_seconds)
 
 
-def submit(nodes: int | None, options: Sequence[str], site: Path, need_gb: float) -> int:
-    """Submit slurm/preflight.sbatch, wait for it, and show what it printed."""
+def submit(nodes: int | None, options: Sequence[str], site: Path, need_gb: float, wait_seconds: float) -> int:
+    """Submit slurm/preflight.sbatch, wait for it, and show what it printed. Raises `UserError` where it gave no verdict."""
     words = site_options(read_site(site))
     words += [f"--nodes={nodes}"] * (nodes is not None) + [f"--{option}" for option in options]
     if not JOB.is_file():
         raise UserError(f"{JOB} is missing: start this from the repository's root")
     output = Path(f"preflight-{os.getpid()}.out").resolve()
-    command = ["sbatch", "--parsable", *words, f"--output={output}", str(JOB), "--need-gb", str(need_gb)]
+    command = ["sbatch", "--parsable", "--export=ALL", *words, f"--output={output}", str(JOB)]
+    command += ["--need-gb", str(need_gb), "--wait-seconds", str(wait_seconds)]
     job = ask(*command, env={"MECELLEM_SITE": str(site.resolve())}).partition(";")[0]
     console().print(f"job {job}, its output is {output}", markup=False)
     while under_way(job):
         time.sleep(POLL_SECONDS)
     text = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
     console().print(text, markup=False)
+    if FIT not in text and UNFIT not in text:
+        raise UserError(f"job {job} ended without a verdict ({state_of(job)}){f': see {output}' if text else ''}")
     return 0 if FIT in text else 1
 
 
-def run_rank(folder: Path) -> int:
-    """One rank, started by srun."""
-    import torch.distributed as dist
+def state_of(job: str) -> str:
+    """`CANCELLED` and the like, as long as Slurm remembers the job."""
+    words: list[str] = []
+    with suppress(UserError):
+        words = ask("scontrol", "show", "job", job).split()
+    return next((word.partition("=")[2] for word in words if word.startswith("JobState=")), "state unknown")
 
-    from megatron_recipes.engine import runtime
+
+@dataclass(slots=True)
+class Record:
+    """The file of one rank, written anew after every measurement, and after the error that ends it."""
+
+    folder: Path
+    facts: Facts
+
+    def add(self, measure: Callable[[Facts], Facts]) -> bool:
+        """Measure and write; False where it failed."""
+        try:
+            self.facts = measure(self.facts)
+        except Exception as error:  # whatever it is, it is what this rank found
+            self.fail(error)
+            return False
+        write_facts(self.folder, self.facts)
+        return True
+
+    def fail(self, error: Exception) -> None:
+        """Write the reason, and print it to the job's output."""
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        self.facts = self.facts.model_copy(update={"error": said})
+        print(f"mecellem: rank {self.facts.rank} on {self.facts.node}: {said}", file=sys.stderr)
+        write_facts(self.folder, self.facts)
+
+
+def run_rank(folder: Path, wait_seconds: float) -> int:
+    """One rank, started by srun; 1 where it did not come to the end."""
     from megatron_recipes.engine.launch import Rank, rank_from_environment
 
     place = rank_from_environment() or Rank(0, 1, 0, None)
     folder.mkdir(parents=True, exist_ok=True)
-    facts = measure_alone(place.rank, place.local_rank, folder)
-    write_facts(folder, facts)
-    with tempfile.TemporaryDirectory(prefix="mecellem-store-") as store:
-        method = "env://" if place.world_size > 1 else f"file://{store}/store"
-        dist.init_process_group(runtime.backend(), init_method=method, rank=place.rank, world_size=place.world_size)
-        facts = measure_together(facts)
-        write_facts(folder, facts)
-        dist.destroy_process_group()
-    return 0
+    record = Record(folder, look_around(place.rank))
+    write_facts(folder, record.facts)
+    ready = record.add(lambda facts: measure_alone(facts, place.local_rank, folder))
+    try:
+        return 0 if with_others(record, place, ready, wait_seconds) else 1
+    except Exception as error:
+        if ready:  # else the reason is written already
+            record.fail(error)
+        return 1
+
+
+def with_others(record: Record, place: Rank, ready: bool, wait_seconds: float) -> bool:
+    """Meet the ranks of all nodes, to measure with them or to tell them not to wait for this one."""
+    from slurm.preflight.together import measure_in_node, measure_over_all, meeting
+
+    with meeting(place, ready, wait_seconds) as members:
+        return (
+            ready
+            and record.add(lambda facts: facts.model_copy(update={"stage": "met"}))
+            and record.add(lambda facts: measure_in_node(facts, members))
+            and record.add(lambda facts: measure_over_all(facts, members))
+        )
 
 
 def report(folder: Path, need_gb: float) -> int:
@@ -98,8 +151,8 @@ def report(folder: Path, need_gb: float) -> int:
     nodes = os.environ.get("PREFLIGHT_NODES", "").split() or sorted({item.node for item in facts})
     if not nodes:
         raise UserError(f"{folder} has no facts of any rank: did `mecellem slurm preflight --measure {folder}` run?")
-    tasks = int(os.environ.get("SLURM_NTASKS_PER_NODE") or max(sum(item.node == node for item in facts) for node in nodes))
-    faults = judge(facts, nodes, tasks, need_gb)
+    tasks = int(os.environ.get("PREFLIGHT_TASKS") or max(sum(item.node == node for item in facts) for node in nodes))
+    faults, between = judge(facts, nodes, tasks, need_gb), between_nodes(facts, nodes, tasks)
     out = console()
     if not out.is_terminal:
         out.width = 160
@@ -107,11 +160,17 @@ def report(folder: Path, need_gb: float) -> int:
     for node, found in faults.items():
         for fault in found:
             out.print(f"{node}: {fault}", markup=False)
+    if closed := unread(facts):
+        out.print(f"note: dmesg is closed to users on {', '.join(closed)}: faults of GPUs (Xid) were not read", markup=False)
+    if between:
+        out.print(f"{UNFIT}{between}", markup=False)
     if faults:
-        out.print(f"not fit: sbatch --exclude={','.join(faults)} ...", markup=False)
-        return 1
-    out.print(FIT, markup=False)
-    return 0
+        out.print(f"{UNFIT}sbatch --exclude={','.join(faults)} ...", markup=False)
+    if not faults and not between:
+        out.print(FIT, markup=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / JUDGED).touch()
+    return 1 if faults or between else 0
 
 
 def table_of(facts: Sequence[Facts], nodes: Sequence[str], faults: dict[str, list[str]]) -> Table:
@@ -130,7 +189,7 @@ def table_of(facts: Sequence[Facts], nodes: Sequence[str], faults: dict[str, lis
             node,
             str(len(ranks)),
             f"{len(first.gpus)} x {first.gpus[0].name}" if first.gpus else "none",
-            f"{min(item.matmul for item in ranks):.3g}",
+            shown(min((item.matmul for item in ranks if item.matmul is not None), default=None), ".3g"),
             shown(writes.write, ".0f"),
             shown(writes.free_gb, ",.0f"),
             shown(first.all_reduce_node, ".2f"),

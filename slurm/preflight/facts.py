@@ -1,19 +1,20 @@
-"""What one rank finds out about its node: by itself first, then together with the others.
+"""What one rank finds out about its node by itself.
 
-Each rank writes its file before it waits for anybody, so a node that cannot be reached is one whose ranks wrote nothing
-more, and a node that does not even start is one without files.
+A rank writes its file as soon as it has looked around, before it touches a GPU, and again after everything that it measured:
+what is missing or says `error` tells which node is at fault. `together.py` has what ranks do with each other.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import socket
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,7 +26,30 @@ QUERY = "name,driver_version,memory.total,ecc.errors.uncorrected.volatile.total"
 WRITE_BYTES = 256 << 20
 REPEATS = 5
 MATMUL = {"cuda": 8192, "cpu": 1024}  # a side of the square matrices
-MESSAGE_BYTES = {"cuda": 1 << 28, "cpu": 1 << 24}  # of an all-reduce
+
+# Xids that mean the GPU, its memory or its links, not the application (13, 31, 43, ...), after NVIDIA's catalogue:
+# https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
+HARDWARE_XIDS = {
+    48: "uncorrectable memory error",
+    63: "a row of memory remapped or a page retired",
+    64: "remapping or retiring failed",
+    74: "NVLink error",
+    79: "the GPU fell off the bus",
+    92: "many correctable memory errors",
+    94: "contained memory error",
+    95: "uncontained memory error",
+    119: "the GPU's system processor does not answer",
+    120: "error of the GPU's system processor",
+    121: "error of the link between GPU and CPU",
+    140: "unrecovered memory error",
+    143: "the GPU did not start",
+}
+XID = re.compile(r"NVRM: Xid \([^)]*\): (\d+)")
+SINCE_BOOT = re.compile(r"\[\s*(\d+)\.\d+\]")  # seconds, as the kernel stamps its messages
+XID_DAYS = 7  # older ones say little: what lasts shows in the counters of memory errors too
+
+Stage = Literal["started", "alone", "met", "node", "all"]
+STAGES: tuple[Stage, ...] = ("started", "alone", "met", "node", "all")
 
 
 class Gpu(BaseModel):
@@ -42,7 +66,9 @@ class Gpu(BaseModel):
 class Facts(BaseModel):
     """One rank's. Speeds: `matmul` in TFLOP/s, `write` in MB/s (first rank of a node), `all_reduce*` in GB/s of bus bandwidth.
 
-    `offset`: seconds that the node's clock is ahead of rank 0's. `together` is None for a rank that never got that far.
+    `stage`: what it finished last: looked around, measured by itself, met the others, all-reduced within the node, over all
+    nodes. `error`: what ended it there. `xid`: faults of GPUs in the kernel's messages, None where those are closed to users.
+    `offset`: seconds that the node's clock is ahead of the first rank's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,20 +77,21 @@ class Facts(BaseModel):
     node: str
     wanted_gpus: int
     gpus: list[Gpu]
-    xid: list[str]
+    xid: list[str] | None
     versions: dict[str, str]
-    device: str
-    matmul: float
-    write: float | None
-    free_gb: float | None
+    stage: Stage = "started"
+    error: str | None = None
+    device: str | None = None
+    matmul: float | None = None
+    write: float | None = None
+    free_gb: float | None = None
     offset: float | None = None
     all_reduce: float | None = None
     all_reduce_node: float | None = None
 
-    @property
-    def together(self) -> bool:
-        """Whether it reached the end, where all ranks had talked to each other."""
-        return self.all_reduce is not None
+    def after(self, stage: Stage) -> bool:
+        """Whether it finished that stage."""
+        return STAGES.index(self.stage) >= STAGES.index(stage)
 
 
 def node_name() -> str:
@@ -79,9 +106,23 @@ def list_gpus() -> list[Gpu]:
     return [Gpu(name=row[0], driver=row[1], memory=row[2], ecc=row[3]) for row in rows if len(row) == 4]
 
 
-def list_xid() -> list[str]:
-    """The kernel's messages of GPU errors, where users may read them."""
-    return [line.strip() for line in (output_of("dmesg") or "").splitlines() if "NVRM: Xid" in line][-3:]
+def seconds_since_boot() -> float:
+    """As the kernel counts them."""
+    return float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+
+
+def list_xid() -> list[str] | None:
+    """The kernel's newest three messages of hardware faults of GPUs; None where users may not read its messages."""
+    text = output_of("dmesg")
+    if text is None:
+        return None
+    oldest = seconds_since_boot() - XID_DAYS * 86_400
+    found = []
+    for line in text.splitlines():
+        match, stamp = XID.search(line), SINCE_BOOT.match(line)
+        if match and int(match[1]) in HARDWARE_XIDS and (stamp is None or int(stamp[1]) > oldest):
+            found.append(f"{line.strip()} ({HARDWARE_XIDS[int(match[1])]})")
+    return found[-3:]
 
 
 def list_versions() -> dict[str, str]:
@@ -120,14 +161,8 @@ def matmul_speed(device: str) -> float:
     return statistics.median(speeds[1:])  # the first loads the library
 
 
-def measure_alone(rank: int, local_rank: int, folder: Path) -> Facts:
-    """Everything that needs no other rank; `folder` is on the file system that runs will be written to."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        torch.cuda.set_device(local_rank)
-    first = local_rank == 0
+def look_around(rank: int) -> Facts:
+    """What needs neither torch nor a GPU that works."""
     return Facts(
         rank=rank,
         node=node_name(),
@@ -135,46 +170,20 @@ def measure_alone(rank: int, local_rank: int, folder: Path) -> Facts:
         gpus=list_gpus(),
         xid=list_xid(),
         versions=list_versions(),
-        device=device,
-        matmul=matmul_speed(device),
-        write=write_speed(folder) if first else None,
-        free_gb=shutil.disk_usage(folder).free / 1e9 if first else None,
     )
 
 
-def measure_together(facts: Facts) -> Facts:
-    """Clock and all-reduce bandwidth, over all ranks and within each node; the process group is there."""
-    import torch.distributed as dist
-
-    nodes: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(nodes, facts.node)
-    groups = {node: dist.new_group([rank for rank, name in enumerate(nodes) if name == node]) for node in sorted(set(nodes))}
-    dist.barrier()
-    clocks: list[float] = [0.0] * dist.get_world_size()
-    dist.all_gather_object(clocks, time.time())  # all leave the barrier together, up to the network's delay
-    return facts.model_copy(
-        update={
-            "offset": clocks[facts.rank] - clocks[0],
-            "all_reduce_node": all_reduce_speed(facts.device, groups[facts.node], nodes.count(facts.node)),
-            "all_reduce": all_reduce_speed(facts.device, None, len(nodes)),
-        }
-    )
-
-
-def all_reduce_speed(device: str, group: Any, ranks: int) -> float:
-    """Bus bandwidth in GB/s as nccl-tests define it: 2 (n - 1) / n x bytes / seconds; 0 for one rank."""
+def measure_alone(facts: Facts, local_rank: int, folder: Path) -> Facts:
+    """Everything that needs no other rank; `folder` is on the file system that runs will be written to."""
     import torch
-    import torch.distributed as dist
 
-    data = torch.ones(MESSAGE_BYTES[device] // 4, device=device)
-    speeds = []
-    for _ in range(REPEATS + 1):
-        started = time.perf_counter()
-        dist.all_reduce(data, group=group)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        speeds.append(2 * (ranks - 1) / ranks * MESSAGE_BYTES[device] / (time.perf_counter() - started) / 1e9)
-    return statistics.median(speeds[1:])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.cuda.set_device(local_rank)
+    found = {"stage": "alone", "device": device, "matmul": matmul_speed(device)}
+    if local_rank == 0:
+        found |= {"write": write_speed(folder), "free_gb": shutil.disk_usage(folder).free / 1e9}
+    return facts.model_copy(update=found)
 
 
 def write_facts(folder: Path, facts: Facts) -> None:

@@ -1,10 +1,13 @@
 """What a sweep.yaml becomes: points, their flags, and sentences for what is wrong."""
 
+import json
+import os
+
 import pytest
 import yaml
 
 from mecellem.errors import UserError
-from slurm.bench.command import bench
+from slurm.bench.command import SUBMITTED, bench
 from slurm.bench.sweep import read_sweep
 
 SWEEP = {
@@ -79,12 +82,14 @@ def test_weak_scaling_is_refused_for_decoders(tmp_path):
 
 def test_a_dry_run_prints_an_array_for_each_number_of_nodes(tmp_path, capsys):
     (tmp_path / "site.env").write_text(SITE)
-    bench(write(tmp_path), tmp_path / "site.env", dry_run=True)
+    bench(write(tmp_path, options={"partition": "big", "exclusive": True}), tmp_path / "site.env", dry_run=True)
     said = capsys.readouterr().out
     calls = [line for line in said.splitlines() if "sbatch --parsable" in line]
     assert ["--account=me" in call and "--gpus-per-node=4" in call for call in calls] == [True, True]
     assert "--nodes=2 --ntasks-per-node=4" in calls[0] and "--array=0-3" in calls[0]
     assert "--nodes=4 --ntasks-per-node=4" in calls[1] and "--array=0-1" in calls[1]
+    assert all("--export=ALL" in call and "--partition=big" in call and "=gpu" not in call for call in calls)
+    assert all(" --exclusive slurm/bench.sbatch" in call for call in calls)
     assert "--measure 20 --measure-warmup 5" in said and not (tmp_path / "sweep.bench").exists()
 
 
@@ -94,3 +99,17 @@ def test_a_point_that_training_refuses_is_not_submitted(tmp_path, capsys):
     bench(write(tmp_path, axes=axes, skip=[]), tmp_path / "site.env", dry_run=True)
     said = capsys.readouterr().out
     assert "n2-dp-" in said and "tp5" not in said
+
+
+def test_a_dry_run_does_not_show_points_that_are_under_way(tmp_path, capsys, monkeypatch):
+    (tmp_path / "site.env").write_text(SITE)
+    (tmp_path / "squeue").write_text("#!/bin/bash\necho 1_0\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    path = write(tmp_path)
+    names = [point.folder for point in read_sweep(path).points() if point.measured]
+    (tmp_path / "sweep.bench").mkdir()
+    (tmp_path / "sweep.bench" / SUBMITTED).write_text(json.dumps({name: f"1_{task}" for task, name in enumerate(names)}))
+    bench(path, tmp_path / "site.env", dry_run=True, again=True)
+    said = capsys.readouterr().out
+    assert [name for name in names if name not in said] == names[:1]

@@ -118,7 +118,7 @@ def test_from_text_to_a_report(runner: Runner, decoder_runner: Runner, small_dat
         stage("measure", *select, after=["train"], array=2, **out),
         stage("choose", *select, after=["measure"], **out),
         stage("report", "report", run, after=["choose"], **out),
-        stage("export", "convert", "export", run / "checkpoints" / "step_0000006", export, after=["train"], **out),
+        stage("export", "convert", "export", run, export, "--chosen", after=["choose"], **out),
         stage("masks", "evaluate", *masks, "--out", tmp_path / "masks.json", after=["export"], **out),
         stage("embed", "post_train", *contrastive, after=["export"], **out),
         stage("vectors", "distill", "vectors", *vectors, "--shards", 2, after=["embed"], array=2, **out),
@@ -142,7 +142,13 @@ def test_from_text_to_a_report(runner: Runner, decoder_runner: Runner, small_dat
         slurm.wait_for_jobs(500)
     said = "\n".join(f"{path.name}: {path.read_text()[-800:]}" for path in sorted(tmp_path.glob("*.out")))
     made = ["prepared/tokens/corpus.bin", "train.bin", "run/finished.json", "export/model.safetensors", "run/report.html"]
-    made += ["run/evaluation/selection.json", "masks.json", "embedding/modules.json", "vectors/manifest.json"]
+    made += [
+        "run/evaluation/selection.json",
+        "run/checkpoints/keep.json",
+        "masks.json",
+        "embedding/modules.json",
+        "vectors/manifest.json",
+    ]
     made += ["student/modules.json", "cpt/finished.json"]
     assert [name for name in made if not (tmp_path / name).is_file()] == [], said
     assert steps_done(run) == 6 and steps_done(tmp_path / "cpt") == 6

@@ -8,7 +8,7 @@ import yaml
 from command_line import mecellem
 
 from mecellem.errors import UserError
-from slurm.status import find_runs, last_trouble, run_state
+from slurm.status import find_runs, last_trouble, run_state, status
 
 
 def write_run(folder, done=30, steps=100, finished=False):
@@ -31,7 +31,7 @@ def test_progress_speed_and_time_left(tmp_path):
 
 def test_the_newest_job_its_ranks_and_its_last_trouble(tmp_path):
     run = write_run(tmp_path / "run")
-    for name in ("9_0", "10_0", "10_2"):
+    for name in ("9_0", "10_0", "10_2", "old_stuff"):
         (run / "jobs" / name).mkdir(parents=True)
     output = tmp_path / "job.out"
     output.write_text("step 1\nsrun: error: n2: task 3: Killed\nmecellem: turn 1 of job 10 ended with code 137\nstep 2\n")
@@ -56,6 +56,12 @@ def test_runs_are_found_below_a_folder(tmp_path):
     assert find_runs([tmp_path]) == runs
     with pytest.raises(UserError, match="is no run and holds none"):
         find_runs([tmp_path / "other"])
+
+
+def test_before_the_first_job_starts_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no run has begun, as there is no folder runs: `mecellem slurm status"):
+        status()
 
 
 def test_the_command_shows_a_line_a_run(tmp_path):

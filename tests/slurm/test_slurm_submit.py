@@ -11,7 +11,8 @@ from training_runs import ROOT
 
 from mecellem.errors import UserError
 from slurm.pipeline import read_pipeline
-from slurm.submit import ranges, submit
+from slurm.status import stage_lines, status
+from slurm.submit import jobs_folder, mark_of, ranges, submit
 
 SITE = """\
 PARTITION=cpu
@@ -56,7 +57,10 @@ def test_the_numbers_of_tasks():
 def test_a_dry_run_prints_the_very_calls(tmp_path, capsys):
     submit(write(tmp_path, *stages(tmp_path)), tmp_path / "cluster.env", dry_run=True)
     first, second = capsys.readouterr().out.splitlines()
-    assert "sbatch --parsable --job-name=shards --partition=cpu --array=0-5%4" in first and "MECELLEM_ARRAY_SIZE=6" in first
+    assert (
+        "sbatch --parsable --export=ALL --job-name=shards --partition=cpu --array=0-5%4" in first
+        and "MECELLEM_ARRAY_SIZE=6" in first
+    )
     assert "'--dependency=afterok:<shards>' --kill-on-invalid-dep=yes" in second and second.endswith("join.sbatch join")
     assert not (tmp_path / "pipeline.jobs").exists()
 
@@ -82,6 +86,12 @@ def test_an_array_longer_than_the_site_takes_is_refused_before_anything_is_submi
         ({"at_once": 2}, "add `array`"),
         ({"name": "shards"}, "stands twice"),
         ({"name": "a b"}, "letters, digits"),
+        (
+            {"environment": {"X": False}},
+            r"line \d+: `stages\[1\] \(join\).environment.X`: .* as booleans: put the word in quotes",
+        ),
+        ({"arguments": ["--x", True]}, "as booleans: put the word in quotes"),
+        ({"options": {"exclusive": False}}, "is left out"),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -99,6 +109,104 @@ def test_what_a_stage_does_is_what_decides_whether_it_is_done(tmp_path):
     other = stages(tmp_path)
     other[0]["arguments"] = ["other"]
     assert not {step.digest for step in read_pipeline(write(tmp_path, *other))} & {step.digest for step in first}
+
+
+def calls(folder, capsys, site, *stages):
+    """What a dry run prints of stages that wait for nothing."""
+    path = write(folder, *({**stage, "after": []} for stage in stages))
+    (folder / "cluster.env").write_text(SITE.replace("PARTITION=cpu\n", site))
+    submit(path, folder / "cluster.env", dry_run=True)
+    return capsys.readouterr().out.splitlines()
+
+
+GPU_SITE = "ACCOUNT=us\nPARTITION=gpu\nQOS=long\n"
+
+
+def test_options_of_a_stage_stand_in_place_of_the_sites(tmp_path, capsys):
+    one, two = stages(tmp_path)
+    own = {"partition": "big", "qos": "short", "exclusive": True, "nodes": 1}
+    first, second = calls(tmp_path, capsys, GPU_SITE, one | {"options": own}, two | {"options": {"account": "them"}})
+    assert "--account=us --array" in first and " --exclusive --nodes=1 --partition=big --qos=short " in first
+    assert "gpu" not in first and "long" not in first
+    assert "--partition=gpu --qos=long --account=them" in second and "=us" not in second
+
+
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [
+        ("", "--partition=gpu --qos=long"),
+        ("CPU_PARTITION=gpp\n", "--partition=gpp --qos=long"),
+        ("CPU_PARTITION=gpp\nCPU_QOS=gp\n", "--partition=gpp --qos=gp"),
+    ],
+)
+def test_a_stage_without_gpus_goes_where_the_site_has_such_jobs(tmp_path, capsys, more, shown):
+    one, two = stages(tmp_path)
+    first, second = calls(tmp_path, capsys, GPU_SITE + more, one | {"cpu": True}, two)
+    assert f"--account=us {shown} --array" in first and "--partition=gpu --qos=long" in second
+
+
+# Stands for sbatch: the number of a job is that of the call, which is kept
+SBATCH = """\
+#!/bin/bash
+echo "$*" >>"$KEEPS"
+wc -l <"$KEEPS"
+"""
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    """A file of what squeue shows; sbatch and squeue stand for Slurm's."""
+    programs, shown = tmp_path / "bin", tmp_path / "queue"
+    programs.mkdir()
+    shown.touch()
+    for name, text in (("sbatch", SBATCH), ("squeue", f"#!/bin/bash\ncat {shown}\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("KEEPS", str(tmp_path / "calls"))
+    return shown
+
+
+def test_a_dry_run_shows_jobs_that_the_real_call_would_find_under_way(tmp_path, capsys, queue):
+    pipeline, site = write(tmp_path, *stages(tmp_path)), tmp_path / "cluster.env"
+    submit(pipeline, site)
+    queue.write_text("1\n")
+    capsys.readouterr()
+    submit(pipeline, site, dry_run=True)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("under way: job 1") and "--dependency=afterok:1" in second
+    assert len((tmp_path / "calls").read_text().splitlines()) == 2
+    with pytest.raises(UserError, match="with older settings: let it end, or scancel 1"):
+        submit(write(tmp_path, *stages(tmp_path, tasks=4)), site, dry_run=True)
+
+
+def test_status_shows_stages_with_their_jobs_and_tasks(tmp_path, capsys, queue):
+    pipeline, site = write(tmp_path, *stages(tmp_path)), tmp_path / "cluster.env"
+    assert [line[1:] for line in stage_lines(pipeline)] == [
+        ("-", "not submitted", "0 of 6 done"),
+        ("-", "not submitted", "0 of 1 done"),
+    ]
+    submit(pipeline, site)
+    for task in range(2):
+        mark_of(jobs_folder(pipeline), read_pipeline(pipeline)[0]).with_suffix(f".{task}").touch()
+    queue.write_text("1 RUNNING None\n1 RUNNING None\n1 PENDING Resources\n2 PENDING Dependency\n7 RUNNING None\n")
+    assert stage_lines(pipeline) == [
+        ("shards", "1", "2 RUNNING, 1 PENDING (Resources)", "2 of 6 done"),
+        ("join", "2", "PENDING (Dependency)", "0 of 1 done"),
+    ]
+    capsys.readouterr()
+    status((pipeline,))
+    assert "2 of 6 done" in capsys.readouterr().out
+    queue.write_text("")
+    assert {line[2] for line in stage_lines(pipeline)} == {"ended: submit goes on with what is left"}
+    write(tmp_path, *stages(tmp_path, word="again"))
+    assert stage_lines(pipeline)[1][2].endswith("with older settings")
+    (tmp_path / "bin" / "squeue").write_text("#!/bin/bash\necho no controller >&2\nexit 1\n")
+    assert stage_lines(pipeline)[0][1:] == (
+        "1",
+        "UNKNOWN (squeue --me --array --noheader --states=all '--format=%F %T %r': no controller)",
+        "2 of 6 done",
+    )
 
 
 @pytest.mark.slow
@@ -129,8 +237,15 @@ def test_jobs_under_way_are_not_submitted_twice(tmp_path, capsys, monkeypatch):
     with tempfile.TemporaryDirectory(prefix="slurm") as folder, cluster(Path(folder), 1) as slurm:
         monkeypatch.chdir(ROOT)
         monkeypatch.setenv("SBATCH_BEGIN", "now+1hour")
-        pipeline, site = write(tmp_path, *stages(tmp_path)), tmp_path / "cluster.env"
+        one, two = stages(tmp_path)
+        own = {"options": two["options"] | {"exclusive": True}, "cpu": True}
+        pipeline, site = write(tmp_path, one, two | own), tmp_path / "cluster.env"
+        site.write_text(SITE + "CPU_PARTITION=low\n")
         submit(pipeline, site)
+        (_, first, waiting, none), (_, second, *_) = stage_lines(pipeline)
+        assert waiting.startswith("6 PENDING (") and none == "0 of 6 done"
+        assert [slurm.job(number)["Partition"] for number in (first, second)] == ["cpu", "low"]
+        assert slurm.job(second)["OverSubscribe"] == "NO" and slurm.job(first)["OverSubscribe"] == "OK"  # exclusive
         submit(pipeline, site)
         assert capsys.readouterr().out.count("under way") == 2
         with pytest.raises(UserError, match="with older settings: let it end, or scancel"):
@@ -148,4 +263,5 @@ def test_the_example_reads(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     submit(Path("slurm/pipelines/encoder.yaml"), Path("slurm/sites/generic_h100.env"), dry_run=True)
     shown = capsys.readouterr().out
-    assert len(shown.splitlines()) == 4 and "--account=my_project --partition=gpu" in shown and "--array=0-7" in shown
+    assert len(shown.splitlines()) == 7 and "--account=my_project --partition=gpu" in shown and "--array=0-7" in shown
+    assert "'--dependency=afterok:<choose>' --kill-on-invalid-dep=yes slurm/convert.sbatch export runs/mursit_base" in shown

@@ -196,15 +196,3 @@ def test_bad_input_is_not_tried_again(slurm, runner, tmp_path):
     assert job.state() == "FAILED" and slurm.job(job.number)["Restarts"] == "0"
     assert "the job is not put back into the queue" in job.said() and "Traceback" not in job.said()
     assert job.said().count("tokenizer.json is missing") == 2  # by the rank that found it first, and by the job
-
-
-def test_a_run_that_saves_nothing_new_is_given_up(slurm, runner, tmp_path):
-    job = Job(slurm, runner, tmp_path, idle=1)
-    for _ in range(2):
-        job.wait(lambda: steps_done(job.run) >= 1 and len(job.ranks()) == NODES * TASKS)
-        before = slurm.job(job.number)["Restarts"]
-        os.kill(job.ranks()[0], signal.SIGKILL)
-        job.wait(lambda before=before: slurm.job(job.number)["Restarts"] != before or job.ended())
-        (job.run / "metrics.jsonl").unlink()
-    job.wait(job.ended)
-    assert job.state() == "FAILED" and "saved nothing new" in job.said()

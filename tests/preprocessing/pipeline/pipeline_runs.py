@@ -61,11 +61,11 @@ def set_aside(stage: Path) -> list[dict]:
 
 
 def outputs(out: Path) -> dict[str, bytes]:
-    """Every file of a run that must not depend on how the run went: not logs, not how long it took, not the page."""
+    """Every file of a run that must not depend on how the run went: not logs, jobs, how long it took, nor the page."""
     kept = {}
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))
-        if path.is_file() and "/logs/" not in name and path.name not in (".lock", "report.html"):
+        if path.is_file() and "/logs/" not in name and path.name not in (".lock", "jobs.json", "report.html"):
             kept[name] = path.read_bytes()
         if path.name == "done.json":
             kept[name] = orjson.dumps({key: value for key, value in orjson.loads(kept[name]).items() if key != "seconds"})
