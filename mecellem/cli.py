@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -97,17 +97,28 @@ OWN = {module.split(".")[0] for module, _ in COMMANDS.values()}  # a module of o
 
 def usage() -> str:
     """The text of `mecellem --help`."""
-    width = max(len(" ".join(words)) for words in COMMANDS)
-    lines = [f"  {' '.join(words):<{width}}  {help_}" for words, (_, help_) in COMMANDS.items()]
     return "\n".join(
         [
             f"mecellem {__version__}: train language models for one language and one domain with Megatron-Core",
             "",
             "usage: mecellem COMMAND [flags]      mecellem COMMAND --help shows a command's flags",
             "",
-            *lines,
+            *command_lines(COMMANDS),
         ]
     )
+
+
+def command_lines(commands: Mapping[tuple[str, ...], tuple[str, str]]) -> list[str]:
+    """A line for each command: its words and what it is for."""
+    width = max(len(" ".join(words)) for words in commands)
+    return [f"  {' '.join(words):<{width}}  {help_}" for words, (_, help_) in commands.items()]
+
+
+def group_of(words: Sequence[str]) -> dict[tuple[str, ...], tuple[str, str]]:
+    """The commands that begin with these words, where the words alone are none."""
+    if tuple(words) in COMMANDS:
+        return {}
+    return {name: found for name, found in COMMANDS.items() if name[: len(words)] == tuple(words)}
 
 
 def find_command(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -133,6 +144,9 @@ def run(argv: Sequence[str]) -> int:
         return 0
     if argv[0] in ("-V", "--version"):
         print(__version__)
+        return 0
+    if argv[-1] in ("-h", "--help") and (group := group_of(argv[:-1])):
+        print("\n".join(command_lines(group)))
         return 0
     words, rest = find_command(argv)
     module, function = COMMANDS[words][0].split(":")

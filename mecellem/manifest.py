@@ -76,11 +76,18 @@ class ProvenanceEntry(_Strict):
     documents: int
 
 
+class ShardEntry(_Strict):
+    """Which shard of how many a corpus is, counted from 0."""
+
+    number: int
+    of: int
+
+
 class CorpusManifest(_Strict):
     """Provenance of one `.bin/.idx` pair. `dtype` is numpy's name of the ids' type (`uint16` or `int32`).
 
     `inputs` and `engines` are empty in manifests of mecellem 0.2. `provenance` is None where a corpus was written without,
-    as `mecellem prepare tokenize` does, and in manifests from before there was such a field.
+    as `mecellem prepare tokenize` does, and in manifests from before there was such a field. `shard` is None for a whole.
     """
 
     format: str = FORMAT
@@ -94,6 +101,7 @@ class CorpusManifest(_Strict):
     inputs: list[InputEntry] = []
     engines: list[EngineEntry] = []
     provenance: ProvenanceEntry | None = None
+    shard: ShardEntry | None = None
 
     @property
     def all_files(self) -> dict[str, FileEntry]:

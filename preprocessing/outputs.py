@@ -12,6 +12,10 @@ from mecellem.manifest import CorpusManifest, manifest_path, verify_files
 def check_output_folder(folder: Path, flag: str) -> None:
     """Raise `UserError` unless `folder` is one that can be written to or made. `flag` names the flag in the message."""
     for part in (folder.absolute(), *folder.absolute().parents):
+        if part.is_symlink() and not part.exists():
+            raise UserError(
+                f"{flag}: {part} is a link to {part.readlink()}, which is not there: make that, or choose another place"
+            )
         if part.exists():
             if not part.is_dir():
                 raise UserError(f"{flag}: {part} is a file where a folder is needed: choose another place")

@@ -23,7 +23,7 @@ def hints(stage: str, ledger: TaskLedger, corpus: Path) -> list[str]:
         kind = STAGES[stage]
         advice = kind.advice.get(reason, f"see them with `mecellem prepare status {corpus} --examples`")
         said.append(
-            f"{stage} dropped {dropped / entered:.0%} of source {name}, {count:,} of {dropped:,} documents because "
-            f"{kind.reasons[reason]}; if that is not what you want, {advice}"
+            f"{stage} dropped {dropped / entered:.0%} of source {name} ({dropped:,} of {entered:,} documents), {count:,} "
+            f"because {kind.reasons[reason]}; if that is not what you want, {advice}"
         )
     return said

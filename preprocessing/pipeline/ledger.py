@@ -66,6 +66,11 @@ class SourceLedger(_Model):
     fields: dict[str, int] = {}
     other_fields: list[str] = []
 
+    @property
+    def came_in(self) -> int:
+        """Documents that the stage saw, those included that could not be read."""
+        return self.entered.documents + sum(self.quarantined.values())
+
     def add(self, other: SourceLedger) -> None:
         """Add what happened in another task."""
         self.entered.add(other.entered)

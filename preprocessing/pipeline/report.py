@@ -134,7 +134,7 @@ def _stage_row(state: StageState) -> dict[str, str]:
     return {
         "name": state.name,
         "tasks": f"{state.ready:,}/{state.folders.tasks:,}",
-        "entered": f"{whole.entered.documents:,}",
+        "entered": f"{whole.came_in:,}",
         "kept": f"{whole.kept.documents:,}",
         "dropped": f"{sum(tally.documents for tally in whole.dropped.values()):,}",
         "words": f"{whole.kept.words:,}",
@@ -261,7 +261,7 @@ def _reasons(states: list[StageState]) -> list[dict[str, Any]]:
             {
                 "name": reason,
                 "count": f"{count:,}",
-                "share": f"{count / whole.entered.documents:.2%} of what came in" if whole.entered.documents else "",
+                "share": f"{count / whole.came_in:.2%} of what came in" if whole.came_in else "",
                 "sentence": sentences.get(reason, "")[:1].upper() + sentences.get(reason, "")[1:],
                 "examples": _examples(state.ledger, reason),
             }

@@ -179,7 +179,7 @@ def _table(states: list[StageState]) -> Table:
         table.add_row(
             state.name,
             f"{state.ready:,}/{state.folders.tasks:,}",
-            f"{whole.entered.documents + sum(whole.quarantined.values()):,}",
+            f"{whole.came_in:,}",
             f"{whole.kept.documents:,}",
             f"{whole.kept.words:,}",
             "" if state.seconds is None else human_time(state.seconds),

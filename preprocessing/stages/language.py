@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # How the identifiers write "Turkish": py3langid and lid.176, GlotLID
 TURKISH = ("tr", "tur_Latn")
 _LABEL = "__label__"
+_MAGIC = 793_712_314
 
 Identify = Callable[[str], tuple[str, float]]  # text without line breaks -> (label, probability)
 
@@ -79,6 +80,8 @@ class LanguageFilter(BaseFilter):
             raise UserError(f"stage language: the package {name} is not installed: `pip install {name}`")
         if settings.model is not None and not settings.model.is_file():
             raise UserError(f"stage language: {settings.model} is not a file: give GlotLID's model_v3.bin, or no model")
+        if settings.model is not None and not _begins_as_fasttext(settings.model):
+            raise UserError(f"stage language: {settings.model} is not a fastText model: give GlotLID's model_v3.bin")
         if settings.model is None and settings.languages != TURKISH:
             labels = _langid().labels
             if unknown := sorted(set(settings.languages) - set(labels)):
@@ -123,6 +126,12 @@ def _offline(characters: int) -> Identify:
         return label, float(probability)
 
     return identify
+
+
+def _begins_as_fasttext(path: Path) -> bool:
+    """Whether the first four bytes are fastText's (`FASTTEXT_FILEFORMAT_MAGIC_INT32` in its fasttext.cc), little-endian."""
+    with open(path, "rb") as handle:
+        return handle.read(4) == _MAGIC.to_bytes(4, "little")
 
 
 @lru_cache(maxsize=1)

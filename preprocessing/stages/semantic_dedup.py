@@ -30,6 +30,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from pydantic import BaseModel, ConfigDict, Field
 
 from mecellem.errors import UserError
+from mecellem.files import disk_full_cause
 from preprocessing.pipeline.layout import StageFolders, whole_file
 from preprocessing.pipeline.partners import NamePartners, NoteIds
 from preprocessing.pipeline.phases import Phase, keeping, reading
@@ -97,7 +98,7 @@ def phases(settings: SemanticDedupSettings, folders: StageFolders) -> list[Phase
 
 @lru_cache(maxsize=1)
 def encoder(model: str) -> Encode:
-    """The function that makes vectors of texts. Raises `UserError` for a folder that holds no model."""
+    """The function that makes vectors of texts. Raises `UserError` for a folder that holds no model, or a damaged one."""
     if model == "akana":
         import akana
 
@@ -107,6 +108,16 @@ def encoder(model: str) -> Encode:
         raise UserError(
             f"semantic_dedup: model: {model} is no folder of a model: give a model2vec or sentence-transformers folder"
         )
+    try:
+        return _open(folder)
+    except Exception as error:  # of whatever library reads the files: safetensors, tokenizers, transformers, JSON
+        if disk_full_cause(error) is not None or isinstance(error, MemoryError):
+            raise
+        cause = " ".join(str(error).split())[:200]
+        raise UserError(f"semantic_dedup: model: {model} cannot be loaded ({cause}): get the folder again") from None
+
+
+def _open(folder: Path) -> Encode:
     if _is_model2vec(folder):
         from model2vec import StaticModel
 

@@ -64,13 +64,16 @@ class Shard:
         return self.manifest.files[self.bin_path.name]
 
 
-def merge_corpora(prefixes: Sequence[Path], out: Path, replace: bool = False) -> tuple[CorpusManifest, bool]:
+def merge_corpora(
+    prefixes: Sequence[Path], out: Path, replace: bool = False, partial: bool = False
+) -> tuple[CorpusManifest, bool]:
     """Write `<out>.bin`, `<out>.idx` and, last, the manifest, from the corpora at `prefixes`, in that order.
 
     Equal, byte for byte, to what `mecellem prepare tokenize` writes from all their inputs in that order; the provenance of
     corpora that have any becomes that of the whole. What is complete already is left as it is; another corpus at `out` is
-    only overwritten with `replace`. Returns the manifest, and whether anything had to be written for it. Raises `UserError`
-    for corpora that are missing, were changed or do not fit together, and on a full disk; nothing half-written is left.
+    only overwritten with `replace`. Shards of a series are merged all together, or `partial`. Returns the manifest, and
+    whether anything had to be written for it. Raises `UserError` for corpora that are missing, were changed, stand twice or
+    do not fit together, and on a full disk; nothing half-written is left.
     """
     check_output_folder(out.parent, "--out")
     prefixes = [_prefix_of(path) for path in prefixes]
@@ -81,6 +84,7 @@ def merge_corpora(prefixes: Sequence[Path], out: Path, replace: bool = False) ->
     shards = [_open(prefix) for prefix in prefixes]
     for shard in shards[1:]:
         _check_fit(shards[0], shard)
+    _check_all_there(shards, partial)
     planned = merged_manifest([shard.manifest for shard in shards])
     if planned.tokens == 0:
         raise UserError(f"{', '.join(map(str, prefixes))}: no token in any of them, there is nothing to merge")
@@ -156,6 +160,28 @@ def _check_fit(one: Shard, other: Shard) -> None:
             )
 
 
+def _check_all_there(shards: Sequence[Shard], partial: bool) -> None:
+    """Refuse what stands twice, and a series of shards (`--shards`) of which some are missing, as those of a failed task."""
+    seen: dict[Path, Shard] = {}
+    series: dict[tuple[str, int], set[int]] = {}
+    for shard in shards:
+        if shard.prefix.resolve() in seen:
+            raise UserError(f"{shard.prefix} stands twice in --input: its documents would, too; name it once")
+        seen[shard.prefix.resolve()] = shard
+        if entry := shard.manifest.shard:
+            stem = str(shard.prefix.resolve()).removesuffix(f"_{entry.number:05d}")
+            series.setdefault((stem, entry.of), set()).add(entry.number)
+    for (stem, of), numbers in series.items():
+        missing = sorted(set(range(of)) - numbers)
+        if missing and not partial:
+            names = ", ".join(f"{Path(stem).name}_{number:05d}" for number in missing[:_NAMED])
+            more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+            raise UserError(
+                f"{len(missing):,} of the {of:,} shards of {stem} are not in --input ({names}{more}): let their tasks run, "
+                "name them, or add --partial to leave them out"
+            )
+
+
 def _words(manifest: CorpusManifest) -> str:
     tokenizer = manifest.tokenizer
     return f"SHA-256 {tokenizer.sha256[:12]}..., {tokenizer.vocab_size:,} entries, end {tokenizer.eod_id}"
@@ -175,6 +201,7 @@ def merged_manifest(manifests: Sequence[CorpusManifest]) -> CorpusManifest:
             "tokens": sum(manifest.tokens for manifest in manifests),
             "files": {},
             "provenance": None,
+            "shard": None,
             "sources": sources.ranges,
             "versions": first.versions | {"input": f"sha256:{fingerprint}"},
             "inputs": inputs,
@@ -265,17 +292,18 @@ def _pieces(handle: IO[bytes], size: int) -> Iterator[bytes]:
         yield piece
 
 
-def merge(input: list[Path], out: Path, replace: bool = False) -> None:
+def merge(input: list[Path], out: Path, replace: bool = False, partial: bool = False) -> None:
     """Make one corpus of several .bin/.idx, as if all their text had been tokenized in one run; nothing is tokenized.
 
     Args:
         input: prefixes of corpora that `mecellem prepare tokenize` wrote, or their .idx files, in order.
         out: prefix of the files to write: PREFIX.bin, PREFIX.idx, PREFIX.manifest.json.
         replace: put the new corpus in the place of an older one.
+        partial: merge what is given though other shards of the same `prepare tokenize --shards` are not.
     """
     wrote: list[Path] = []
     with step("Merge", reads=input, writes=wrote) as console:
-        manifest, written = merge_corpora(input, out, replace)
+        manifest, written = merge_corpora(input, out, replace, partial)
         console.print(
             f"{len(input):,} corpora, {manifest.documents:,} documents, {manifest.tokens:,} tokens as {manifest.dtype}",
             markup=False,

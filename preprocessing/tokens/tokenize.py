@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mecellem.console import step
 from mecellem.errors import UserError
 from mecellem.flags import parse_and_call
-from mecellem.manifest import CorpusManifest, manifest_path
+from mecellem.manifest import CorpusManifest, ShardEntry, manifest_path, write_manifest
 from preprocessing.jsonl import check_inputs
 from preprocessing.outputs import check_output_folder
 from preprocessing.tokens.write import Encoder, EngineChoice, Written, write_corpus
@@ -91,19 +91,31 @@ def tokenize(
     """
     check_inputs(input, "--input")
     check_output_folder(out.parent, "--out")
-    jobs = [([path], shard_prefix(out, number)) for number, path in enumerate(input)] if shards else [(input, out)]
     if not shards and task != "0/1":
         raise UserError(f"--task {task} divides shards among tasks: give --shards as well")
-    jobs = [jobs[number] for number in shards_of_task(task, len(jobs))]
+    jobs = [([path], shard_prefix(out, number)) for number, path in enumerate(input)] if shards else [(input, out)]
+    mine = shards_of_task(task, len(jobs))
     wrote: list[Path] = []
-    with step("Tokenize", reads=[*(path for inputs, _ in jobs for path in inputs), tokenizer], writes=wrote) as console:
+    with step("Tokenize", reads=[*(path for number in mine for path in jobs[number][0]), tokenizer], writes=wrote) as console:
+        if not mine:
+            console.print(f"no shard is left for --task {task}: there are {len(jobs):,} inputs", markup=False)
+            return
         encoder = Encoder(tokenizer, eod, engine)
-        for inputs, prefix in jobs:
+        for number in mine:
+            inputs, prefix = jobs[number]
             started = time.perf_counter()
             written = write_corpus(inputs, encoder, prefix, may_be_empty=shards, replace=replace)
+            if shards:
+                number_shard(prefix, written.manifest, ShardEntry(number=number, of=len(jobs)))
             _report(console, prefix, written, time.perf_counter() - started)
             if written.text_bytes is not None:
                 wrote += [Path(f"{prefix}.bin"), Path(f"{prefix}.idx"), manifest_path(prefix)]
+
+
+def number_shard(prefix: Path, manifest: CorpusManifest, shard: ShardEntry) -> None:
+    """Let the manifest say which shard of how many it is, so that `mecellem prepare merge` misses the others."""
+    if manifest.shard != shard:
+        write_manifest(prefix, manifest.model_copy(update={"shard": shard}))
 
 
 def _report(console: Console, prefix: Path, written: Written, seconds: float) -> None:

@@ -1,6 +1,7 @@
 import errno
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,12 @@ sys.exit(cli.main(['try']))
     _, error = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGTERM
     assert error == ""
+
+
+def test_the_help_of_a_group_lists_its_commands(capsys):
+    assert cli.main(["prepare", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^  prepare merge +\S", said, re.MULTILINE) and "tokenizer train" not in said
 
 
 def test_a_reader_that_goes_away():

@@ -170,7 +170,7 @@ def test_a_stage_that_drops_most_of_a_source_gets_a_sentence(tmp_path, capsys):
     status(corpus)
     shown = " ".join(capsys.readouterr().out.split())
     for said in (ran, shown):
-        assert "hint quality dropped 100% of source short, 30 of 30 documents because fewer words than min_words" in said
+        assert "hint quality dropped 100% of source short (30 of 30 documents), 30 because fewer words than min_words" in said
         assert "lower min_words; for a source of single sentences also set min_stop_words: 0" in said
         assert "source few" not in said
     corpus.write_text(corpus.read_text().replace("quality: {}", "quality: {min_words: 3, min_stop_words: 0, top_ngrams: []}"))

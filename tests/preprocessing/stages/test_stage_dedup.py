@@ -219,4 +219,11 @@ def test_a_model2vec_folder_is_a_model_and_another_folder_is_not(tmp_path):
     encoder.cache_clear()
     with pytest.raises(UserError, match="is no folder of a model"):
         encoder(str(tmp_path))
+    (tmp_path / "static" / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"static cannot be loaded \(.*\): get the folder again"):
+        encoder(str(tmp_path / "static"))
+    (tmp_path / "unknown").mkdir()
+    (tmp_path / "unknown" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"unknown cannot be loaded"):
+        encoder(str(tmp_path / "unknown"))
     assert SemanticDedupSettings().threshold == 0.75

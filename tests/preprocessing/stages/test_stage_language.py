@@ -94,6 +94,9 @@ def test_what_is_wrong_is_said_before_any_work(tmp_path):
         LanguageFilter(LanguageSettings(languages=("tr", "xx", "tur_Arab")))
     (tmp_path / "model.bin").write_bytes(b"no model")
     with pytest.raises(UserError, match=r"model.bin is not a fastText model"):
+        LanguageFilter(LanguageSettings(model=tmp_path / "model.bin"))
+    (tmp_path / "model.bin").write_bytes((793_712_314).to_bytes(4, "little") + b"cut")
+    with pytest.raises(UserError, match=r"model.bin is not a fastText model"):
         LanguageFilter(LanguageSettings(model=tmp_path / "model.bin")).filter(Document(TURKISH, "0"))
 
 

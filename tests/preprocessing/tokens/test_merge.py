@@ -92,6 +92,22 @@ def test_tasks_of_an_array_make_the_shards_that_one_command_makes(shards, sample
     assert (tmp_path / "whole" / "x.bin").stat().st_mtime_ns == stamp
 
 
+def test_a_shard_whose_task_has_not_run_is_missed(shards, sample_tokenizer, tmp_path):
+    sources = [tmp_path / f"{name}.jsonl" for name in ("a1", "a2", "b")]
+    flags = ["--tokenizer", sample_tokenizer, "--shards", "--out", tmp_path / "array" / "s"]
+    done = mecellem("prepare", "tokenize", "--input", *sources, *flags, "--task", "0/2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    there = [tmp_path / "array" / f"s_{number:05d}" for number in (0, 2)]
+    with pytest.raises(UserError, match=r"1 of the 3 shards of .*/array/s are not in --input \(s_00001\): .* add --partial"):
+        merge_corpora(there, tmp_path / "whole" / "x")
+    manifest, _ = merge_corpora(there, tmp_path / "whole" / "x", partial=True)
+    assert manifest.shard is None and len(manifest.inputs) == 2
+    with pytest.raises(UserError, match=r"s_00000 stands twice in --input"):
+        merge_corpora([there[0], *there], tmp_path / "twice" / "x", partial=True)
+    done = mecellem("prepare", "tokenize", "--input", *sources, *flags, "--task", "8/9", cwd=tmp_path)
+    assert "no shard is left for --task 8/9: there are 3 inputs" in done.stdout and done.returncode == 0
+
+
 @pytest.mark.parametrize(("task", "numbers"), [("0/1", [0, 1, 2, 3, 4]), ("1/3", [1, 4]), ("4/5", [4]), ("8/9", [])])
 def test_tasks_share_the_shards(task, numbers):
     assert shards_of_task(task, 5) == numbers
