@@ -126,9 +126,8 @@ LIMIT = 200 << 10  # bytes: less than any of a checkpoint's large files
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", [{}, {"parallel.tensor": 2}], ids=["one process", "TP2"])
-def test_full_disk_leaves_older_checkpoints_and_nothing_else(layout, runner: Runner, reference: Path, tmp_path: Path):
-    run = tmp_path / "run"
+def test_full_disk_leaves_older_checkpoints_and_nothing_else(runner: Runner, reference: Path, tmp_path: Path):
+    run, layout = tmp_path / "run", {"parallel.tensor": 2}
     shutil.copytree(reference, run)
     shutil.rmtree(run / "checkpoints" / "step_0000006")  # as if it had been stopped at step 3
     full_disk(runner(run, code=2, prefix=["bash", "-c", f'ulimit -f {LIMIT >> 10}; exec "$@"', "bash"], **layout), run)
@@ -173,9 +172,8 @@ def test_a_disk_that_is_really_full(runner: Runner, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 3])
-def test_kill_9_while_checkpoints_are_written(seed: int, runner: Runner, reference: Path, tmp_path: Path):
-    run = tmp_path / "run"
+def test_kill_9_while_checkpoints_are_written(runner: Runner, reference: Path, tmp_path: Path):
+    run, seed = tmp_path / "run", 3
     process = runner.start(run, **{"checkpoint-interval": 1, "parallel.tensor": 2})
     wait_for(lambda: steps_done(run) >= seed, process)
     time.sleep(random.Random(seed).uniform(0.0, 0.6))

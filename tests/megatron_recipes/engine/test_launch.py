@@ -128,9 +128,8 @@ def test_before_there_are_ranks_a_signal_leaves_with_0():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", [{}, {"parallel.tensor": 2}], ids=["one process", "TP2"])
-def test_a_signal_before_the_first_step_changes_nothing(layout, runner: Runner, reference: Path, tmp_path: Path):
-    run = tmp_path / "run"
+def test_a_signal_before_the_first_step_changes_nothing(runner: Runner, reference: Path, tmp_path: Path):
+    run, layout = tmp_path / "run", {"parallel.tensor": 2}
     process = runner.start(run, **layout)
     wait_for(lambda: rank_pid(process.pid, 0), process)
     process.send_signal(signal.SIGUSR1)
