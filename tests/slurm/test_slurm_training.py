@@ -98,15 +98,6 @@ def check_same(job: Job, whole: Path) -> None:
     assert (job.run / "finished.json").is_file()
 
 
-def test_a_rank_that_dies_costs_the_steps_since_the_last_checkpoint(slurm, runner, whole, tmp_path):
-    job = Job(slurm, runner, tmp_path)
-    job.wait(lambda: steps_done(job.run) >= 25 and len(job.ranks()) == NODES * TASKS)
-    os.kill(job.ranks()[3], signal.SIGKILL)
-    job.wait(job.ended)
-    assert "resumed at step 20 of 60" in job.said()
-    check_same(job, whole)
-
-
 def test_a_rank_that_freezes_is_found_and_its_node_left_out(slurm, runner, whole, tmp_path):
     job = Job(slurm, runner, tmp_path, hang=30)
     job.wait(lambda: steps_done(job.run) >= 25 and len(job.ranks()) == NODES * TASKS)
@@ -163,7 +154,9 @@ def test_a_time_limit_is_warned_of_and_costs_nothing(slurm, runner, whole, tmp_p
     assert (job.run / "jobs" / records[0] / "nodes.txt").read_text().split() == ["n1", "n2"]
 
 
-def test_a_controller_that_is_away_is_waited_for(slurm, runner, whole, tmp_path):
+def test_a_rank_that_dies_costs_the_steps_since_the_last_checkpoint_though_the_controller_is_away(
+    slurm, runner, whole, tmp_path
+):
     job = Job(slurm, runner, tmp_path)
     job.wait(lambda: steps_done(job.run) >= 25 and len(job.ranks()) == NODES * TASKS)
     slurm.lose_controller()
