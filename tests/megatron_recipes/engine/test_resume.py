@@ -51,11 +51,10 @@ def test_kill_9_loses_only_what_came_after_the_last_checkpoint(after: int, runne
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        ({"parallel.tensor": 2}, {"parallel.pipeline": 2}),
         ({"parallel.pipeline": 2}, {"nproc": 2}),
         ({"nproc": 2}, {"parallel.tensor": 2, "parallel.sequence": True}),
     ],
-    ids=["TP2 to PP2", "PP2 to DP2", "DP2 to TP2+SP"],
+    ids=["PP2 to DP2", "DP2 to TP2+SP"],
 )
 def test_a_checkpoint_goes_on_in_another_layout(first, second, runner: Runner, reference: Path, tmp_path: Path):
     run = tmp_path / "run"
