@@ -6,13 +6,20 @@ OUT    ?= runs/demo
 WORKERS ?= 2
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test test-slurm test-others lint install clean
 
 demo: install
 	$(BIN)/mecellem demo --out $(OUT)
 
+# tests of a Slurm cluster mostly wait for it: they run beside the others
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(MAKE) --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) test-slurm test-others
+
+test-slurm: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
+
+test-others: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slurm" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

@@ -101,10 +101,12 @@ class Workshop:
         self.recipe = recipe
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def make(self, name: str, work: Callable[[Path], object]) -> Path:
-        """The part `name`; `work` makes it, whole or not at all, where it is not there yet."""
+    def make(self, name: str, work: Callable[[Path], object], resumes: bool = False) -> Path:
+        """The part `name`; `work` makes it where no call has finished it, and with `resumes` goes on from what is there."""
         target = self.folder / name
-        if not target.exists():
+        if name not in self.seconds() or not target.exists():
+            if target.exists() and not resumes:
+                shutil.rmtree(target)
             started = time.perf_counter()
             work(target)
             took = self.seconds() | {name: time.perf_counter() - started}
@@ -141,7 +143,7 @@ def make_vectors(shop: Workshop, teacher: Path, rows: list[dict[str, str]]) -> d
         return encode
 
     return {
-        few: shop.make(f"vectors_{'few' if few else 'all'}", work(rows[: len(rows) // 4] if few else rows))
+        few: shop.make(f"vectors_{'few' if few else 'all'}", work(rows[: len(rows) // 4] if few else rows), resumes=True)
         for few in (True, False)
     }
 
@@ -170,7 +172,7 @@ def make_student(shop: Workshop, student: Student, teacher: Path, learn: Path, t
     if not student.epochs:
         return cloned
     told = f"{student.epochs:g}_{shop.recipe.batch}_{shop.recipe.lr:g}_{student.seed}"
-    return shop.make(f"{student.clone}_{'few' if student.few else 'all'}_{told}", distil)
+    return shop.make(f"{student.clone}_{'few' if student.few else 'all'}_{told}", distil, resumes=True)
 
 
 def distill_e5(

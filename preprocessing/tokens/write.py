@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -223,10 +224,11 @@ class _Run:
         """Encode and write all blocks. Raises `DifferenceError` where the oracle disagrees."""
         parsed = ((number, parse_block(block)) for number, block in ahead(blocks))
         file, first = 0, 0
-        with Background() as writing, Background() as comparing:
-            for number, documents in ahead(parsed, 3):  # which are parsed while the engine is made
+        with Background() as writing, Background() as comparing, ThreadPoolExecutor(1) as starting:
+            making = starting.submit(lambda: self._encoder.engine)  # while the first lines are read and parsed
+            for number, documents in ahead(parsed, 3):
                 file, first = number, first if number == file else 0
-                engine = self._encoder.engine
+                engine = making.result()
                 ids, lengths = engine.encode(documents)
                 if engine.name != "tokenizers":
                     comparing.submit(self._compare, engine, documents, ids, lengths, first)
