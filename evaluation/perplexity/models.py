@@ -12,7 +12,7 @@ from evaluation.model_files import ModelFiles
 from mecellem.errors import UserError
 from mecellem.tokenizer_files import read_json, read_vocabulary
 from megatron_recipes.run_folder import CHECKPOINT, TOKENIZER
-from post_training.model_folder import load_tokenizer, quiet_transformers
+from post_training.model_folder import check_whole, load_tokenizer, quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +109,7 @@ class HuggingFaceScorer:
 
         with quiet_transformers():
             model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype, use_safetensors=True)
+        check_whole(model)
         self.model = model.to(device).eval()
 
     def losses(self, ids: torch.Tensor, last: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ from evaluation.reward.settings import GenerationSettings
 from mecellem.console import progress_bar
 from mecellem.content import content_key, source_sha256
 from mecellem.errors import UserError
-from post_training.model_folder import load_tokenizer, quiet_transformers
+from post_training.model_folder import check_whole, load_tokenizer, quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -114,6 +114,7 @@ class Writer:
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.settings.model_dtype]
         with quiet_transformers():
             model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype, use_safetensors=True)
+        check_whole(model)
         self.own_ends = model.generation_config.eos_token_id
         model.generation_config = GenerationConfig()
         return model.to(self.device).eval()

@@ -10,7 +10,7 @@ import numpy as np
 from evaluation.reward.conversation import Conversation
 from evaluation.reward.judge_folder import LOGIT_SCALE, REGRESSION, TRANSFORM, JudgeSource
 from mecellem.errors import UserError
-from post_training.model_folder import quiet_transformers
+from post_training.model_folder import check_whole, quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -106,22 +106,12 @@ class ClassifierJudge:
 
 
 def load_whole(kind: Any, source: JudgeSource, dtype: torch.dtype) -> Any:
-    """A model by an Auto class, without code from the folder. Raises `UserError` where the folder lacks weights of it.
-
-    transformers would fill those with random numbers and only warn.
-    """
+    """A model by an Auto class, without code from the folder. Raises `UserError` where the folder lacks weights of it."""
     with quiet_transformers():
-        model, info = kind.from_pretrained(
-            source.folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
+        model = kind.from_pretrained(
+            source.folder, local_files_only=True, trust_remote_code=False, dtype=dtype, use_safetensors=True
         )
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise UserError(f"{source.folder} lacks the weights {missing[0]} ({len(missing)} in all): it is no whole reward model")
+    check_whole(model)
     return model
 
 

@@ -172,8 +172,9 @@ def open_work(
     if budget:
         settings.post_training.check_source(crops=pairs is None)
         settings.post_training.check_negatives(pairs.negatives if pairs else 0)
+    place = pick_device(device)
     board = Measurement(
-        EncoderSettings(max_seq_length=settings.max_seq_length), device, Cache(cache / "evaluation"), all_versions()
+        EncoderSettings(max_seq_length=settings.max_seq_length), place, Cache(cache / "evaluation"), all_versions()
     )
     splits = {name: split_sha256(corpus, name) for name in SPLITS}
     found = Tasks(tasks, corpus=corpus, cache=cache, settings=settings.retrieval, may_be_empty=True)
@@ -187,7 +188,7 @@ def open_work(
         data=pairs,
         splits=splits,
         board=board,
-        device=pick_device(device),
+        device=place,
         selection=task_set(found),
     )
 

@@ -5,16 +5,20 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel
 
 from mecellem.errors import UserError
 from post_training.model_folder import (
     check_model_folder,
+    check_whole,
     count_parameters,
     load_masked_lm,
     load_tokenizer,
     model_sha256,
     pick_device,
 )
+from post_training.start import pooled
 
 
 @pytest.fixture
@@ -77,3 +81,28 @@ def test_missing_gpu_is_told(monkeypatch):
     assert pick_device("auto") == "cpu"
     with pytest.raises(UserError, match="no CUDA device"):
         pick_device("cuda:1")
+
+
+def drop(folder, *names):
+    """Take weights out of a folder's model.safetensors."""
+    tensors = load_file(folder / "model.safetensors")
+    for name in names:
+        del tensors[name]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(copy):
+    drop(copy, "model.layers.0.mlp.Wi.weight", "head.dense.weight")
+    check_model_folder(copy)
+    with pytest.raises(UserError, match=r"lacks head\.dense\.weight and 1 other weights of ModernBertForMaskedLM"):
+        load_masked_lm(copy, "cpu")
+    with pytest.raises(UserError, match=r"lacks layers\.0\.mlp\.Wi\.weight of ModernBertModel"):
+        pooled(copy, "mean", None, "cpu")
+
+
+def test_an_encoder_needs_neither_head_nor_pooler(copy, tmp_path):
+    drop(copy, "head.dense.weight", "head.norm.weight", "decoder.bias")
+    assert len(pooled(copy, "mean", None, "cpu")) == 3
+    config = BertConfig(vocab_size=40, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "bert")
+    check_whole(BertModel.from_pretrained(tmp_path / "bert"))

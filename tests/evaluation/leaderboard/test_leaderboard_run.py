@@ -26,6 +26,7 @@ from evaluation.tasks.facts import Found
 from evaluation.tasks.settings import CorpusTaskSettings
 from mecellem.console import console
 from mecellem.errors import UserError
+from post_training.model_folder import pick_device
 
 ALL = ("retrieval", "bitext", "classification")
 SETTINGS = EncoderSettings()
@@ -36,9 +37,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_transformer(tmp_path_factory.mktemp("models") / "kucuk")
 
 
-def run(folder: Path, specs, names=ALL, find=TinyTasks, settings=SETTINGS) -> Leaderboard:
+def run(folder: Path, specs, names=ALL, find=TinyTasks, settings=SETTINGS, device="cpu") -> Leaderboard:
     words, places = [str(spec) for spec in specs], (folder / "corpus", folder, folder / "cache")
-    return evaluate_systems(words, names, *places, settings, CorpusTaskSettings(), "cpu", find)
+    return evaluate_systems(words, names, *places, settings, CorpusTaskSettings(), device, find)
 
 
 @pytest.fixture
@@ -251,6 +252,14 @@ def test_device_and_versions_are_part_of_the_key(tmp_path: Path, model: Path, en
     monkeypatch.setattr(measure, "all_versions", partial(dict, mteb="0"))
     run(tmp_path, [model], ("bitext",))
     assert encoded
+
+
+def test_auto_is_the_device_that_it_finds(tmp_path: Path, model: Path, encoded):
+    place = pick_device("auto")
+    run(tmp_path, [model], ("bitext",), device=place)
+    encoded.clear()
+    board = run(tmp_path, [model], ("bitext",), device="auto")
+    assert board.settings["device"] == place and encoded == []
 
 
 def test_tasks_that_a_group_lacks_are_named_and_in_no_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

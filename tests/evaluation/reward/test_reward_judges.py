@@ -173,7 +173,7 @@ def test_damaged_heads_are_refused_before_weights_are_loaded(tmp_path, armorm, f
 
 def test_missing_backbone_weights_are_not_drawn_at_random(tmp_path, armorm):
     folder = edited(armorm, tmp_path / "judge", lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))
-    with pytest.raises(UserError, match=r"lacks the weights .*layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(UserError, match=r"lacks .*layers\.1\.mlp\.up_proj\.weight"):
         open_judge(check_judge(folder), "fp32", "cpu")
 
 
