@@ -6,20 +6,13 @@ OUT    ?= runs/demo
 WORKERS ?= 2
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-systems test-others lint install clean
+.PHONY: demo test lint install clean
 
 demo: install
 	$(BIN)/mecellem demo --out $(OUT)
 
-# the demo and the tests of a Slurm cluster wait a good deal: they run one after another beside the others
 test: install
-	$(MAKE) --jobs=2 --keep-going test-systems test-others
-
-test-systems: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m system --verbose
-
-test-others: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not system" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

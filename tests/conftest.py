@@ -31,11 +31,15 @@ PACKAGES = ROOT / ".cache" / "packages"
 # Files that take a minute and more, longest first: processes share the files in order, and the last must not be the longest.
 LONGEST = (
     "test_whole_demo.py",
+    "test_slurm_training.py",
     "test_pipeline_scale.py",
     "test_pipeline_same_bytes.py",
     "test_resume.py",
     "test_prepare_run_benchmark.py",
     "test_runtime.py",
+    "test_slurm_pipeline.py",
+    "test_slurm_bench.py",
+    "test_pipeline_real_slurm.py",
 )
 
 

@@ -55,7 +55,6 @@ def made(out: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.system
 @pytest.mark.timeout(2 * TIMEOUT)
 def test_stopped_killed_finished_and_called_again(tmp_path: Path):
     out = tmp_path / "demo"

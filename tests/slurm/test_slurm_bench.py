@@ -50,7 +50,6 @@ def sweep(folder: Path, data: Path, **more):
 
 
 @pytest.mark.slow
-@pytest.mark.system
 def test_points_are_measured_once_and_the_rest_predicted(runner: Runner, small_data: Path, tmp_path: Path, monkeypatch, capsys):
     (tmp_path / "cluster.env").write_text(SITE)
     path, site = tmp_path / "sweep.yaml", tmp_path / "cluster.env"

@@ -61,7 +61,6 @@ def write_shards(corpus: Path, folder: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.system
 def test_from_text_to_a_report(runner: Runner, decoder_runner: Runner, small_data, sample_corpus, tmp_path, monkeypatch):
     run, export, out = tmp_path / "run", tmp_path / "export", {"folder": tmp_path}
     shards, tokens, tokenizer = write_shards(sample_corpus, tmp_path), tmp_path / "tokens", small_data / "tokenizer"

@@ -274,7 +274,6 @@ def test_a_rank_that_comes_late_or_is_broken_does_not_keep_the_others(monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.system
 def test_a_job_looks_at_its_nodes(tmp_path, monkeypatch, capsys):
     (tmp_path / "cluster.env").write_text(SITE.format(venv=VENV))
     broken = tmp_path / "venv" / "bin"

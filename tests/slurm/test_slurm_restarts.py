@@ -19,7 +19,7 @@ from training_runs import ROOT
 
 from megatron_recipes.engine.parallel import TIMEOUT
 
-pytestmark = [pytest.mark.slow, pytest.mark.system]
+pytestmark = pytest.mark.slow
 NODES = 4
 WATCH_SECONDS = 30  # restarts.sh looks so often, where no test says otherwise
 SITE = """\

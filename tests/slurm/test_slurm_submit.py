@@ -210,7 +210,6 @@ def test_status_shows_stages_with_their_jobs_and_tasks(tmp_path, capsys, queue):
 
 
 @pytest.mark.slow
-@pytest.mark.system
 def test_a_task_that_fails_stops_what_follows_and_is_done_again_alone(tmp_path, capsys, monkeypatch):
     with tempfile.TemporaryDirectory(prefix="slurm") as folder, cluster(Path(folder)) as slurm:
         monkeypatch.chdir(ROOT)
@@ -234,7 +233,6 @@ def test_a_task_that_fails_stops_what_follows_and_is_done_again_alone(tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.system
 def test_jobs_under_way_are_not_submitted_twice(tmp_path, capsys, monkeypatch):
     with tempfile.TemporaryDirectory(prefix="slurm") as folder, cluster(Path(folder), 1) as slurm:
         monkeypatch.chdir(ROOT)

@@ -16,7 +16,7 @@ from training_runs import ROOT, Runner, losses, steps_done, validation_losses
 
 from slurm.status import run_state
 
-pytestmark = [pytest.mark.slow, pytest.mark.system]
+pytestmark = pytest.mark.slow
 NODES, TASKS = 2, 1  # test_slurm_pipeline.py has two ranks a node
 SPARE = 1  # a third node
 STEPS = 60

@@ -10,7 +10,7 @@ from slurm_cluster import cluster
 
 from preprocessing.pipeline.run import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.system]
+pytestmark = pytest.mark.slow
 STAGES = [{"repair": {}}, {"exact_dedup": {}}]
 SITE = "PARTITION=cpu\nTIME=00:05:00\nMEM_PER_CPU_GB=1\n"
 
