@@ -76,7 +76,7 @@ def students(recipe: Recipe) -> list[Student]:
     """The table's rows, the main student first."""
     size, other = recipe.size, 2 * recipe.size
     return [
-        Student("mean composition, distilled", size, epochs=recipe.epochs),
+        Student("regression, distilled", size, method="regression", epochs=recipe.epochs),
         Student("pruned to the pieces in use, nothing trained", size, rule="used"),
         Student("random rows", size, method="random"),
         Student("mean composition", size),
