@@ -19,8 +19,10 @@ from mecellem.errors import UserError
 
 # No space, quota exceeded, file size limit: the three ways in which a file system says "full".
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# torch.save's own words for a write that the file system cut short; the OSError behind them stays in the writer's process
-SHORT_WRITE = re.compile(r"inline_container\.cc.*(unexpected pos \d+ vs \d+|failed writing file)", re.DOTALL)
+# torch.save's and numpy's own words for a write that the file system cut short; no OSError with a number is behind them
+SHORT_WRITE = re.compile(
+    r"inline_container\.cc.*(unexpected pos \d+ vs \d+|failed writing file)|\d+ requested and \d+ written", re.DOTALL
+)
 
 
 def disk_full_error(path: Path | str, error: OSError) -> UserError:

@@ -32,6 +32,10 @@ SHARD_SUFFIX = ".jsonl.zst"
 # `duplicate_of` of a document that goes, the id of the one that stays in its place, and `duplicate_count` of both, how many
 # go because of the one that stays; any stage may set `drop_detail`, what exactly led to the drop, for people.
 OWN_TO_STAGE = ("measures", "filter_reason", "drop_detail", "duplicate_of", "duplicate_count")
+# All that lies in a stage's folder, but for temporary files, whose names begin with a dot.
+STAGE_PARTS = frozenset(
+    ("begun.json", "done.json", "ledger.json", "tasks", "shards", "ledger", "quarantine", "dropped", "work", "logs")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,15 @@ class StageFolders:
     def logs(self, phase: str) -> Path:
         """Datatrove's folder of a phase: logs, statistics, marks of completed tasks."""
         return self.root / "logs" / phase
+
+
+def refuse_foreign(stage: Path) -> None:
+    """Raise `UserError` for a folder among the stages, about to be removed, that holds what no run has written."""
+    for item in sorted(stage.iterdir()):
+        if item.name not in STAGE_PARTS and not item.name.startswith("."):
+            raise UserError(
+                f"{item} was not written by `mecellem prepare run`, which would remove it: move it, or set another out"
+            )
 
 
 @dataclass(frozen=True, slots=True)

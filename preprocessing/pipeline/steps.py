@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from preprocessing.pipeline import read
 from preprocessing.pipeline.config import Corpus, Limits
-from preprocessing.pipeline.layout import RunFolders, StageFolders, shard_paths, sweep, write_whole
+from preprocessing.pipeline.layout import RunFolders, StageFolders, refuse_foreign, shard_paths, sweep, write_whole
 from preprocessing.pipeline.ledger import TaskLedger, sum_ledgers
 from preprocessing.pipeline.limits import check_fields, check_limits
 from preprocessing.pipeline.phases import Phase
@@ -123,10 +123,13 @@ def begin(steps: list[Step], plan: Plan) -> list[str]:
 
     What was begun under other settings, other input or another version of the code is removed, and so is everything
     after it; what was begun under the same goes on. Where the shards that would be read were freed, so are their stages.
+    Raises `UserError`, and removes nothing, where a folder holds what no run has written.
     """
     said: list[str] = []
     there, first = _there(steps), _first_changed(steps)
     start = _first_with_input(steps, first)
+    for path in there[start:]:
+        refuse_foreign(path)
     if there[start:]:
         why = _why(steps[first], there[first]) if there[first:] and first < len(steps) else "the stages after it changed"
         why = f"{steps[first - 1].name} is the last stage now" if first == len(steps) else why

@@ -275,3 +275,16 @@ def test_a_file_system_without_locks_makes_nobody_wait(tmp_path, monkeypatch):
     with files.locked(tmp_path / "made"), files.locked(tmp_path / "made"):
         pass
     assert names(tmp_path) == []
+
+
+def test_a_cut_write_of_numpy_is_a_full_disk(tmp_path):
+    """numpy says "N requested and M written", without the number of the error."""
+    script = (
+        "import resource, signal, sys; import numpy as np; from mecellem.files import atomic_write\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "with atomic_write(sys.argv[1], 'wb') as handle: np.save(handle, np.zeros(1_000_000))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "values.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stderr.splitlines()[-1].startswith("mecellem.errors.UserError: ") and "values.npy" in done.stderr, done.stderr
+    assert "requested and" in done.stderr and list(tmp_path.iterdir()) == []

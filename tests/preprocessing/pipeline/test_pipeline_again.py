@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pipeline_runs import documents, jsonl_source, outputs, sentences, set_aside, write_corpus, write_jsonl
 
+from mecellem.errors import UserError
 from preprocessing.pipeline import steps
 from preprocessing.pipeline.run import run
 
@@ -121,3 +122,18 @@ def test_killed_while_a_complete_stage_is_tidied_the_next_run_goes_on(tmp_path, 
     monkeypatch.undo()
     run(corpus, workers=1)
     assert outputs(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.parametrize("place", ["00_read", "99_mine"])
+def test_files_that_no_run_has_written_are_not_removed(tmp_path, place):
+    path = write_jsonl(tmp_path / "laws.jsonl", map(sentences, range(5)))
+    corpus = write_corpus(tmp_path / "corpus.yaml", [jsonl_source(path)], [])
+    mine = corpus.parent / "out" / "stages" / place / "thesis.tex"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    with pytest.raises(UserError, match=r"thesis\.tex was not written by .* set another out"):
+        run(corpus, workers=1)
+    assert mine.read_text() == "years of work"
+    mine.unlink()
+    run(corpus, workers=1)
+    assert len(documents(corpus.parent / "out" / "stages" / "00_read")) == 5
