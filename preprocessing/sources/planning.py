@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +47,22 @@ def find_files(name: str, kind: str, patterns: list[str]) -> list[SourceFile]:
         matches = sorted(glob.glob(pattern, recursive=True)) if is_pattern else [pattern]  # noqa: PTH207
         matches = [path for path in matches if not Path(path).is_dir() or path == pattern]
         if not matches:
-            raise UserError(f"source {name}: {pattern} matches no file: check `paths`")
+            raise UserError(f"source {name}: {pattern} matches no file: {_why_none(pattern)}")
         for path in matches:
             found.setdefault(path, is_pattern)
     return [_source_file(name, kind, path, number, may_lack) for number, (path, may_lack) in enumerate(found.items())]
+
+
+def _why_none(pattern: str) -> str:
+    """What to do about a pattern without files: a folder that is missing or may not be read looks to glob as an empty one."""
+    folder = Path(pattern)
+    while glob.has_magic(str(folder)):
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"the folder {folder} is not there, check `paths`"
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return f"the folder {folder} may not be read, check its permissions"
+    return "check `paths`"
 
 
 def _source_file(name: str, kind: str, path: str, number: int, may_lack: bool) -> SourceFile:

@@ -113,6 +113,7 @@ def test_defaults_are_filled_in_and_sizes_have_units(tmp_path):
     [
         ("gone.jsonl", r"gone\.jsonl is not there: check `paths`"),
         ("*.jsonl.gz", r"\*\.jsonl\.gz matches no file: check `paths`"),
+        ("gone/*/*.jsonl", r"\*\.jsonl matches no file: the folder .*/gone is not there, check `paths`"),
         ("laws.txt", r"laws\.txt does not look like kind: jsonl: its name should end in \.jsonl"),
         ("folder.jsonl", r"folder\.jsonl is a folder: write .*/folder\.jsonl/\*\.jsonl$"),
         ("folder", r"folder is a folder: write .*/folder/\*\.jsonl$"),
@@ -124,6 +125,14 @@ def test_paths_that_lead_nowhere_are_told_of_before_any_work(tmp_path, pattern, 
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match=f"source laws: .*{sentence}"):
         make_plan(read_corpus(write_corpus(tmp_path / "corpus.yaml", [jsonl_source(tmp_path / pattern)])))
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    from preprocessing.sources import planning
+
+    monkeypatch.setattr(planning.os, "access", lambda *_: False)  # root, as in CI, may read everything
+    with pytest.raises(UserError, match=r"matches no file: the folder .* may not be read, check its permissions"):
+        make_plan(read_corpus(write_corpus(tmp_path / "corpus.yaml", [jsonl_source(tmp_path / "*.jsonl.gz")])))
 
 
 def test_tasks_depend_on_the_input_alone_and_hold_one_source_each(tmp_path):
