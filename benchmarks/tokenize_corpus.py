@@ -5,7 +5,9 @@
 
 PYTHON is an interpreter that has what those tools import: torch, transformers and gigatoken (by default the one that
 runs this). Without --megatron ours is measured alone. Wall time of each command from start to end, start-up and, for
-ours, the comparison with its oracle and all hashes included; the files that come out are compared byte for byte. The
+ours, the comparison with its oracle and all hashes included; the files that come out are compared byte for byte. Beside
+them stands gigatoken alone, on all cores (`bare_gigatoken.py`): what the machine could do if nothing were checked, so that
+a figure of one machine can be held against another's. The
 text is the sample corpus, repeated, with some of its words replaced by words that were not there before, as in a corpus
 that is not repeated. The sample corpus is fetched on the first run.
 """
@@ -33,6 +35,7 @@ from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
 from mecellem.manifest import read_manifest
 from preprocessing.jsonl import read_records
+from preprocessing.tokenizer import load_tokenizer
 
 NEW_WORDS = 0.02  # of the words after the first pass over the sample
 MANY_NEW_WORDS = 0.2  # where memory is measured: what an engine remembers grows with its words
@@ -41,12 +44,13 @@ SLOWEST_UP_TO = 50  # megabytes; preprocess_data.py needs minutes for more
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A command, what is added to its environment, and the prefix of the `.bin/.idx` that it writes."""
+    """A command, what is added to its environment, and the prefix and the kinds of the files that it writes."""
 
     name: str
     command: list[str]
     environment: dict[str, str]
     prefix: Path
+    kinds: tuple[str, ...] = (".bin", ".idx")
 
 
 def lines(texts: Sequence[str], new_words: float) -> Iterator[bytes]:
@@ -102,7 +106,7 @@ def contenders(source: Path, tokenizer: Path, out: Path, megatron: Path | None, 
     """Ours and, where there is a checkout, Megatron-LM's, with the same input and the same meaning of a document."""
     flags = ["--input", str(source), "--tokenizer", str(tokenizer), "--out", str(out / "ours")]
     ours = [sys.executable, "-m", "mecellem", "prepare", "tokenize", *flags]
-    found = [Contender("ours", ours, import_from(ROOT), out / "ours")]
+    found = [Contender("ours", ours, import_from(ROOT), out / "ours"), bare(source, tokenizer, out / "bare")]
     if megatron is None:
         return found
     tools = {"preprocess_data_fast.py": ["--use-gigatoken"]}
@@ -115,6 +119,14 @@ def contenders(source: Path, tokenizer: Path, out: Path, megatron: Path | None, 
         command += ["--tokenizer-hf-no-include-special-tokens", *more]
         found.append(Contender(tool, command, import_from(megatron), Path(f"{prefix}_text_document")))
     return found
+
+
+def bare(source: Path, tokenizer: Path, prefix: Path) -> Contender:
+    """What gigatoken alone writes, as `bare_gigatoken.py` has it."""
+    script = ROOT / "benchmarks" / "bare_gigatoken.py"
+    end = str(load_tokenizer(tokenizer, None).eod_id)
+    command = [sys.executable, str(script), str(source), str(tokenizer), end, f"{prefix}.bin"]
+    return Contender("gigatoken alone", command, {}, prefix, (".bin",))
 
 
 def run(contender: Contender) -> tuple[float, float]:
@@ -150,17 +162,18 @@ def compare(everyone: Sequence[Contender], rounds: int, megabytes: int) -> list[
         "",
         f"Engine {engine.name} {engine.version}; {engine.compared:,} documents of it compared with tokenizers in each run.",
         "",
-        "| | seconds (lowest to highest) | times ours | tokens/s | peak memory, MB | .bin and .idx |",
+        "| | seconds (lowest to highest) | times ours | tokens/s | peak memory, MB | files |",
         "|---|---|---|---|---|---|",
     ]
     for contender in everyone:
         seconds = [second for second, _ in measured[contender.name]]
         memory = max(peak for _, peak in measured[contender.name])
         middle = statistics.median(seconds)
-        same = all(filecmp.cmp(f"{ours}{kind}", f"{contender.prefix}{kind}", shallow=False) for kind in (".bin", ".idx"))
+        same = all(filecmp.cmp(f"{ours}{kind}", f"{contender.prefix}{kind}", shallow=False) for kind in contender.kinds)
+        files = f"{' and '.join(contender.kinds)}: {'the same' if same else 'DIFFERENT'}"
         table.append(
             f"| {contender.name} | {middle:.2f} ({min(seconds):.2f} to {max(seconds):.2f}) | {middle / best:.1f} | "
-            f"{manifest.tokens / middle / 1e6:.1f}M | {memory:,.0f} | {'the same' if same else 'DIFFERENT'} |"
+            f"{manifest.tokens / middle / 1e6:.1f}M | {memory:,.0f} | {files} |"
         )
     return [*table, ""]
 

@@ -35,7 +35,10 @@ def test_ours_is_measured_alone_where_there_is_no_megatron(sample_tokenizer, tmp
     done = run(*flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     text = out.read_text(encoding="utf-8")
-    assert re.search(r"^\| ours \| [\d.]+ \([\d.]+ to [\d.]+\) \| 1\.0 \| [\d.]+M \| \d+ \| the same \|$", text, re.MULTILINE)
+    assert re.search(
+        r"^\| ours \| [\d.]+ \([\d.]+ to [\d.]+\) \| 1\.0 \| [\d.]+M \| \d+ \| .bin and .idx: the same \|$", text, re.MULTILINE
+    )
+    assert re.search(r"^\| gigatoken alone \| .* \| .bin: the same \|$", text, re.MULTILINE)
     assert re.search(r"^\| 2 \| [\d.]+ \| \d+ \|$", text, re.MULTILINE)
     assert "Engine gigatoken" in text
     assert re.findall(r"^\| (\d) \| [\d,]+ \| [\d,]+ \| [\d.]+ \| [\d.]+M \| \d+ \|$", text, re.MULTILINE) == ["2", "3"]
@@ -78,4 +81,4 @@ def test_the_commit_of_megatron_stands_in_the_heading(sample_tokenizer, tmp_path
     assert done.returncode == 0, done.stderr
     text = out.read_text(encoding="utf-8")
     assert f", Megatron-LM {git('rev-parse', 'HEAD', cwd=megatron).strip()}\n" in text
-    assert len(re.findall(r"^\| preprocess_data\S* .*\| the same \|$", text, re.MULTILINE)) == 2
+    assert len(re.findall(r"^\| preprocess_data\S* .*\| .bin and .idx: the same \|$", text, re.MULTILINE)) == 2
