@@ -6,12 +6,16 @@ for key in MAX_RESTARTS MAX_IDLE_RESTARTS HANG_SECONDS; do
     [[ ${!key} =~ ^[0-9]+$ ]] || refuse "$SITE: $key=${!key}: a whole number is needed"
 done
 
-say() { echo "mecellem: $*" >&2; }
+say() { echo "mecellem: $*" >&2 || true; } # the output may be on a full disk: no reason to give a run up
+
+# This job as Slurm's commands know it. In an array the number of one of the tasks is also that of the whole array.
+JOB=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID:-}}
+JOB=${JOB:-${SLURM_JOB_ID:-}}
 
 client() { timeout "${CLIENT_SECONDS:-30}" "$@"; } # a controller that is away answers no command, and must not hold the job
 
 job_fields() { # what Slurm says of this job, in one answer: job_fields JobState Reason; - for what is not known, as the controller is away
-    { client scontrol --oneliner show job "$SLURM_JOB_ID" 2>/dev/null || true; } | tr ' ' '\n' | awk -F= -v names="$*" '
+    { client scontrol --oneliner show job "$JOB" 2>/dev/null || true; } | tr ' ' '\n' | awk -F= -v names="$*" '
         !($1 in found) { found[$1] = substr($0, length($1) + 2) }
         END { many = split(names, name, " "); for (i = 1; i <= many; i++) print found[name[i]] == "" ? "-" : found[name[i]] }' | paste -s -d ' '
 }
@@ -69,8 +73,8 @@ train_until_finished() {
 forward() { # srun passes the signal on to every task; a second one would kill a rank that is leaving
     [ -z "$STOPPED_BY" ] || return 0
     STOPPED_BY=$1
-    say "signal $1: the run saves and leaves"
     [ -z "$STEP_PID" ] || kill -s "$1" "$STEP_PID" 2>/dev/null || true
+    say "signal $1: the run saves and leaves"
     [ "$1" != USR1 ] || [ -z "${RECORD:-}" ] || touch "$RECORD/warned" || true # the watchdog looks for it
 }
 
@@ -86,16 +90,16 @@ wait_for_step() { # `wait` returns early when a signal comes
 # Two jobs in one folder would remove each other's signs of life and checkpoints.
 refuse_second_job() {
     local owner_file=$1/jobs/owner
-    mkdir -p "$1/jobs"
+    mkdir -p "$1/jobs" || refuse "$1 cannot be made or written to: set RUN= to a folder on a file system that all nodes share"
     refuse_if_owned "$1" "$owner_file"
-    echo "$SLURM_JOB_ID" >"$owner_file"
+    echo "$JOB" >"$owner_file" || refuse "$owner_file cannot be written: make room or mend its permissions, and submit the same command"
     sleep 1 # another one that started in the same second has written by now: the last one stays
     refuse_if_owned "$1" "$owner_file"
 }
 
 refuse_if_owned() {
     local owner state
-    [ -f "$2" ] && read -r owner <"$2" && [ "$owner" != "$SLURM_JOB_ID" ] || return 0
+    [ -f "$2" ] && read -r owner <"$2" && [ "$owner" != "$JOB" ] || return 0
     state=$(client squeue --noheader --states=all --jobs="$owner" --format=%T 2>&1) || case $state in
     *"Invalid job id"*) return 0 ;; # Slurm has forgotten it
     *) say "whether job $owner trains $1, too, is not known, as squeue does not answer: going on" && return 0 ;;
@@ -104,7 +108,7 @@ refuse_if_owned() {
     *RUNNING* | *COMPLETING* | *CONFIGURING* | *SUSPENDED* | *STOPPED* | *RESIZING* | *SIGNALING* | *STAGE_OUT*) ;;
     *) return 0 ;; # ended, or waits, and will then find this one
     esac
-    say "job $owner ($state) trains $1 already, so job $SLURM_JOB_ID ends here: wait for that one, or scancel it and submit this again"
+    say "job $owner ($state) trains $1 already, so job $JOB ends here: wait for that one, or scancel it and submit this again"
     exit 2
 }
 
@@ -126,12 +130,14 @@ refuse_idle_restarts() {
 # A step that takes longer than HANG_SECONDS, or a warned run that does not leave: stacks of all ranks into the output, then
 # the step is killed. After the warning three quarters of the time that is left are for saving: a job that reaches its limit is over.
 watch_for_hanging() {
-    local now since suspects begun left warned_left=''
-    begun=$(date +%s)
+    local now since seen suspects left warned_left=''
+    since=$(date +%s)
     while sleep "${WATCH_SECONDS:-30}"; do
         now=$(date +%s)
         # the latest beginning of a step over all ranks: slow is not hanging as long as one of them goes on
-        since=$(awk -v last="$begun" '$2 > last { last = $2 } END { print last + 0 }' "$1"/heartbeat/rank_* 2>/dev/null) || since=$begun
+        # (kept where no file can be read: ranks that have done their last step remove theirs and may take a while to leave)
+        seen=$(awk -v last="$since" '$2 > last { last = $2 } END { print last + 0 }' "$1"/heartbeat/rank_* 2>/dev/null) || seen=$since
+        since=$seen
         left=''
         if [ -f "$RECORD/warned" ]; then
             left=$(seconds_left)
@@ -145,8 +151,8 @@ watch_for_hanging() {
             continue
         fi
         suspects=$(suspect_nodes "$1")
-        judge_suspects "$suspects" >"$1/jobs/suspects"
-        client scancel --signal=USR2 "$SLURM_JOB_ID" || true # every rank prints its stacks
+        judge_suspects "$suspects" >"$1/jobs/suspects" || true # the disk is full: nobody is excluded, and the step ends all the same
+        client scancel --signal=USR2 "$JOB" || true # every rank prints its stacks
         sleep 5
         ! kill_steps || return 0 # else the controller is away: again after a while
     done
@@ -154,7 +160,7 @@ watch_for_hanging() {
 
 kill_steps() { # by their numbers, as `scancel --signal=KILL JOB` would cancel the job
     local steps
-    steps=$(client scontrol --oneliner show step "$SLURM_JOB_ID" | grep -oE "^StepId=$SLURM_JOB_ID\.[0-9]+" | cut -d= -f2) || return 1
+    steps=$(client scontrol --oneliner show step "$JOB" | grep -oE "^StepId=$JOB\.[0-9]+" | cut -d= -f2) || return 1
     # shellcheck disable=SC2086 # a word each
     client scancel --signal=KILL $steps
 }
@@ -205,9 +211,11 @@ judge_suspects() {
 # put_back_or_ended: whether Slurm has put the job back already; the script ends where the job was cancelled. A cancelled job is
 # ended like one that is to come back, and is COMPLETING until this script has ended.
 put_back_or_ended() {
-    local state reason restarts
-    read -r state reason restarts <<<"$(job_fields JobState Reason Restarts)"
+    local state reason restarts preempted start
+    read -r state reason restarts preempted start <<<"$(job_fields JobState Reason Restarts PreemptTime StartTime)"
     if [[ $restarts =~ ^[0-9]+$ ]] && [ "$restarts" -gt "$RESTART" ]; then return 0; fi
+    # a site's PreemptMode=CANCEL ends jobs as scancel does, and leaves a time; one from before this turn says nothing
+    if [[ $preempted == [0-9]* ]] && [[ ! $preempted < $start ]]; then return 1; fi
     case $state in
     CANCELLED*) ;;
     COMPLETING) [ "$reason" != TimeLimit ] || return 1 ;; # a run that saved in the last seconds: it goes on
@@ -219,16 +227,17 @@ put_back_or_ended() {
 
 # Back into the queue, held until suspected nodes are excluded. The controller may be away for a while.
 requeue() {
-    local suspects='' how=requeue said='' try
+    local suspects='' excluded='' how=requeue said='' try
     [ ! -s "$1/jobs/suspects" ] || suspects=$(cat "$1/jobs/suspects")
     rm -f "$1/jobs/suspects"
     [ -z "$suspects" ] || how=requeuehold
     unset MECELLEM_DONE # this turn ends well, the job does not end yet
     trap '' TERM # Slurm ends this script when the job is put back
     for try in $(seq 60); do
+        [ -z "$suspects" ] || excluded=$(with_earlier "$suspects") # before the job is held, as little time is left then
         # the signal also reaches `timeout`, so that a requeue may seem to have failed
-        if put_back_or_ended || said=$(client scontrol "$how" "$SLURM_JOB_ID" 2>&1) || put_back_or_ended; then
-            [ -z "$suspects" ] || exclude "$suspects"
+        if put_back_or_ended || said=$(client scontrol "$how" "$JOB" 2>&1) || put_back_or_ended; then
+            [ -z "$suspects" ] || exclude "$excluded"
             exit 0
         fi
         say "scontrol $how failed (try $try of 60): $said"
@@ -244,14 +253,27 @@ requeue() {
     exit 1
 }
 
-# exclude NODES, besides those that the job was submitted without, and let the job, which is held, go. Not by `client`: the
-# signal that ends this script would end `timeout` and what it runs, and the job would be held for ever.
+# with_earlier NODES: these and those that the job is kept from already; only those where the job would then find too few nodes,
+# as a list that only grows would let it wait for ever.
+with_earlier() {
+    local before all list left
+    before=$(job_fields ExcNodeList)
+    [[ $before != "(null)" && $before != - ]] || before=''
+    list=${before:+$before,}$1
+    all=$(client sinfo --noheader --Node --partition="$SLURM_JOB_PARTITION" --format=%N 2>/dev/null | sort -u) || all=''
+    left=$(grep -vxFc -f <(scontrol show hostnames "$list") <<<"$all" || true)
+    if [ -n "$all" ] && [ "$left" -lt "$SLURM_JOB_NUM_NODES" ]; then
+        say "$1 is not excluded: the job needs $SLURM_JOB_NUM_NODES nodes, and the partition would have $left besides $list"
+        list=$before
+    fi
+    echo "$list"
+}
+
+# exclude NODES and let the job, which is held, go. Not by `client`: the signal that ends this script would end `timeout` and
+# what it runs, and the job would be held for ever.
 exclude() {
-    local before
-    before=$(scontrol --oneliner show job "$SLURM_JOB_ID" | tr ' ' '\n' | sed -n 's/^ExcNodeList=//p' | head -n 1)
-    [ "$before" != "(null)" ] || before=''
-    insist scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=${before:+$before,}$1" || say "could not exclude $1"
-    insist scontrol release "$SLURM_JOB_ID" || say "scontrol release $SLURM_JOB_ID failed: release it by hand"
+    insist scontrol update "JobId=$JOB" "ExcNodeList=$1" || say "could not exclude $1"
+    insist scontrol release "$JOB" || say "scontrol release $JOB failed: release it by hand"
 }
 
 insist() {

@@ -19,7 +19,7 @@ from mecellem.errors import UserError
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
 from mecellem.site_file import read_site, refuse_long_array, site_options
-from mecellem.slurm_client import ask, of_cpus, under_way
+from mecellem.slurm_client import ask, jobs_under_way, of_cpus
 from slurm.pipeline import Step, not_in, option_words, read_pipeline
 
 JOBS = "jobs.json"
@@ -93,6 +93,24 @@ def read_jobs(path: Path) -> dict[str, dict[str, str]]:
     return content
 
 
+def refuse_stale(steps: Sequence[Step], folder: Path, earlier: dict[str, dict[str, str]], queued: set[str]) -> None:
+    """Raise `UserError`, before anything is submitted, for a job under way that is outdated or will never begin."""
+    anew: set[str] = set()
+    for step in steps:
+        name, job = step.stage.name, earlier.get(step.stage.name, {}).get("job", "")
+        if not tasks_left(folder, step):
+            continue
+        if job not in queued:
+            anew.add(name)
+        elif earlier[name]["digest"] != step.digest:
+            raise UserError(f"job {job} does {name!r} with older settings: let it end, or scancel {job}")
+        elif before := anew & set(step.after):
+            raise UserError(
+                f"job {job} ({name}) waits for an earlier job of {', '.join(sorted(before))} that has ended without success: "
+                f"scancel {job}, or wait until Slurm has removed it, and submit again"
+            )
+
+
 def submit(
     pipeline: tyro.conf.Positional[Path],
     site: Path = Path("slurm/cluster.env"),
@@ -114,6 +132,8 @@ def submit(
     folder = jobs_folder(pipeline)
     work = Submission(folder, site.resolve(), settings)
     earlier = read_jobs(folder / JOBS)
+    queued = jobs_under_way() if earlier else set()
+    refuse_stale(steps, folder, earlier, queued)
     out = console()
     for step in steps:
         name, left = step.stage.name, tasks_left(folder, step)
@@ -121,11 +141,7 @@ def submit(
             out.print(f"{name:<16} done already", markup=False)
             continue
         before = earlier.get(name)
-        if before and under_way(before["job"]):
-            if before["digest"] != step.digest:
-                raise UserError(
-                    f"job {before['job']} does {name!r} with older settings: let it end, or scancel {before['job']}"
-                )
+        if before and before["job"] in queued:
             work.jobs[name] = before["job"]
             out.print(f"{name:<16} under way: job {before['job']}", markup=False)
             continue

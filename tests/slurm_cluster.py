@@ -60,6 +60,7 @@ NodeName=n[1-{nodes}] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{l
     Gres=gpu:{gpus} State=UNKNOWN
 PartitionName=cpu Nodes=n[1-{nodes}] Default=YES PriorityTier=10 DefaultTime=00:10:00 MaxTime=1-00:00:00 State=UP
 PartitionName=low Nodes=n[1-{nodes}] PriorityTier=1 GraceTime=20 DefaultTime=00:10:00 MaxTime=1-00:00:00 State=UP
+PartitionName=cheap Nodes=n[1-{nodes}] PriorityTier=1 PreemptMode=CANCEL DefaultTime=00:10:00 MaxTime=1-00:00:00 State=UP
 """
 
 

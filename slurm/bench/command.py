@@ -61,7 +61,7 @@ def bench(
         listed = folder / f"points-{nodes}-{hashlib.sha256(text.encode()).hexdigest()[:6]}.tsv"
         command = sbatch(wanted, nodes, len(points), listed, site_options(settings))
         if dry_run:
-            out.print(f"{shlex.join(['MECELLEM_SITE=' + str(site), *command])}\n{text}", markup=False, highlight=False)
+            out.print(f"{shlex.join([f'MECELLEM_SITE={site.resolve()}', *command])}\n{text}", markup=False, highlight=False)
             continue
         with atomic_write(listed) as handle:
             handle.write(text)

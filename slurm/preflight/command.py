@@ -115,12 +115,22 @@ class Record:
         write_facts(self.folder, self.facts)
 
 
+def make(folder: Path) -> None:
+    """Make the folder of the facts. Raises `UserError` where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be made ({error.strerror}): set FOLDER= to a folder that all nodes may write to"
+        ) from None
+
+
 def run_rank(folder: Path, wait_seconds: float) -> int:
     """One rank, started by srun; 1 where it did not come to the end."""
     from megatron_recipes.engine.launch import Rank, rank_from_environment
 
     place = rank_from_environment() or Rank(0, 1, 0, None)
-    folder.mkdir(parents=True, exist_ok=True)
+    make(folder)
     record = Record(folder, look_around(place.rank))
     write_facts(folder, record.facts)
     ready = record.add(lambda facts: measure_alone(facts, place.local_rank, folder))
@@ -147,6 +157,7 @@ def with_others(record: Record, place: Rank, ready: bool, wait_seconds: float) -
 
 def report(folder: Path, need_gb: float) -> int:
     """Print a line a node and what is wrong; 0 where all nodes are fit."""
+    make(folder)  # where not even the judge may write, silence of the ranks says nothing of their nodes
     facts = read_facts(folder)
     nodes = os.environ.get("PREFLIGHT_NODES", "").split() or sorted({item.node for item in facts})
     if not nodes:
@@ -168,7 +179,6 @@ def report(folder: Path, need_gb: float) -> int:
         out.print(f"{UNFIT}sbatch --exclude={','.join(faults)} ...", markup=False)
     if not faults and not between:
         out.print(FIT, markup=False)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / JUDGED).touch()
     return 1 if faults or between else 0
 

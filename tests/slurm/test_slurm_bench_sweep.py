@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import yaml
@@ -80,12 +81,14 @@ def test_weak_scaling_is_refused_for_decoders(tmp_path):
         [point.flags for point in read_sweep(path).points()]
 
 
-def test_a_dry_run_prints_an_array_for_each_number_of_nodes(tmp_path, capsys):
+def test_a_dry_run_prints_an_array_for_each_number_of_nodes(tmp_path, capsys, monkeypatch):
     (tmp_path / "site.env").write_text(SITE)
-    bench(write(tmp_path, options={"partition": "big", "exclusive": True}), tmp_path / "site.env", dry_run=True)
+    monkeypatch.chdir(tmp_path)
+    bench(write(tmp_path, options={"partition": "big", "exclusive": True}), Path("site.env"), dry_run=True)
     said = capsys.readouterr().out
     calls = [line for line in said.splitlines() if "sbatch --parsable" in line]
     assert ["--account=me" in call and "--gpus-per-node=4" in call for call in calls] == [True, True]
+    assert calls[0].startswith(f"MECELLEM_SITE={tmp_path.resolve()}/site.env ")  # as the job is given it
     assert "--nodes=2 --ntasks-per-node=4" in calls[0] and "--array=0-3" in calls[0]
     assert "--nodes=4 --ntasks-per-node=4" in calls[1] and "--array=0-1" in calls[1]
     assert all("--export=ALL" in call and "--partition=big" in call and "=gpu" not in call for call in calls)

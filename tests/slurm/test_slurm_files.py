@@ -32,6 +32,16 @@ def test_a_job_can_be_edited_by_hand(path):
     assert not any(re.search("--(account|partition|qos)", line) for line in options)  # those are the site's
 
 
+@pytest.mark.parametrize("path", SBATCH_FILES, ids=lambda path: path.name)
+def test_a_job_from_another_folder_says_so_and_does_nothing(path, tmp_path):
+    (tmp_path / "mecellem").write_text("#!/bin/bash\ntouch began\n")
+    (tmp_path / "mecellem").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", path, "a", "b"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=20)
+    sentence = f"mecellem: {tmp_path} has no slurm/common.sh: submit this from the repository's root\n"
+    assert (done.returncode, done.stderr) == (2, sentence) and not (tmp_path / "began").exists()
+
+
 # set by Slurm, by our commands, by modules and the shell, or by the user for one job: not a site's
 NOT_OF_SITES = (
     r"SLURM_\w+|MECELLEM_\w+|LOADEDMODULES|MODULESHOME|LMOD_PKG|OMP_NUM_THREADS|PATH|PWD|HOSTNAME|BASH_\w+|RUN|FOLDER"

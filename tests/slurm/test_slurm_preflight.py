@@ -217,6 +217,15 @@ def test_a_broken_first_node_does_not_take_the_verdict_with_it(programs, tmp_pat
     assert "n1: no rank answered" in done.stdout and "not fit: sbatch --exclude=n1,n2" in done.stdout, done.stdout
 
 
+def test_a_folder_that_cannot_be_made_is_no_fault_of_nodes(programs, tmp_path):
+    programs(srun=ONE_NODE, scontrol="printf 'n1\\nn2\\n'", mecellem=f'exec "{VENV}/bin/mecellem" "$@"')
+    (tmp_path / "file").touch()
+    site = "RUNTIME=modules\nVENV=/nowhere\nMASTER_ADDR=127.0.0.1\n"
+    done = job(tmp_path, site, FOLDER=str(tmp_path / "file"))
+    assert done.returncode == 1 and "not fit" not in done.stdout and "Traceback" not in done.stderr, done.stdout
+    assert "cannot be made (Not a directory): set FOLDER= to a folder" in done.stderr
+
+
 def test_in_containers_nothing_runs_on_the_bare_node(programs, tmp_path):
     programs(
         srun=f'echo "$*" >>"{tmp_path}/steps"; mkdir -p "{tmp_path}/preflight-7_0"; touch "{tmp_path}/preflight-7_0/judged"',

@@ -60,7 +60,7 @@ def beat():
 def save():
     os.makedirs(run + "/checkpoints/step_%07d" % (turn + 1), exist_ok=True)
 
-begun = time.time()
+begun = started = time.time()
 if what == "finish":
     open(run + "/finished.json", "w").close()
 elif what == "die":
@@ -69,6 +69,14 @@ elif what == "refuse":
     save()
     open(os.environ["MECELLEM_REFUSAL"], "w").write("torch sees no GPU")
     sys.exit(2)
+elif what == "leave":  # its last step is done, and the end of the process takes a while
+    while time.time() - started < 6:
+        beat()
+        time.sleep(0.2)
+        begun = time.time()
+    os.remove(run + "/heartbeat/rank_%05d" % rank)
+    time.sleep(3)
+    open(run + "/finished.json", "w").close()
 elif what == "train":
     while not stopped:
         beat()
@@ -149,6 +157,11 @@ def jobs(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     hang = {name: 600 if "train" in plan else 4 for name, plan in plain.items()}
     found = {name: Job(slurm, folder, name, plan, hang[name]) for name, plan in plain.items()}
     found["excluded"] = Job(slurm, folder, "excluded", "stall@1 finish", 4, "", "--exclude=n4")
+    found["cramped"] = Job(slurm, folder, "cramped", "stall@1 finish", 4, "", "--exclude=n3,n4")
+    found["array"] = Job(slurm, folder, "array", "stall@1 finish", 4, "", "--array=3")
+    found["unheard"] = Job(slurm, folder, "unheard", "die train finish", 600, "", "--output=/dev/full")
+    found["leaving"] = Job(slurm, folder, "leaving", "leave", 4)
+    found["cheap"] = Job(slurm, folder, "cheap", "train finish", 600, "", "--partition=cheap", "--gpus-per-node=2")
     found["forbidden"] = Job(slurm, folder, "forbidden", "die", 4, "", "--no-requeue")
     found["warned"] = Job(slurm, folder, "warned", "stall@1 finish", 600, soon)
     return found
@@ -168,6 +181,43 @@ def test_a_job_that_slurm_puts_back_itself_comes_back_once(jobs):
     job.slurm.ask("scontrol", "requeue", job.number)  # as preemption without a grace time does
     assert job.end() == ("COMPLETED", "1"), job.said()
     assert "is finished" in job.said() and "cancelled" not in job.said()
+
+
+def test_a_job_that_is_preempted_by_cancelling_comes_back(jobs, tmp_path):
+    job = jobs["cheap"]
+    job.wait(job.beats)
+    # only that job has GPUs, so nobody else is in the way
+    words = ["--nodes=4", "--gpus-per-node=2", "--time=1", "--output=/dev/null", "--wrap=sleep 1"]
+    job.slurm.submit("--partition=cpu", *words, cwd=tmp_path, env={})
+    assert job.end() == ("COMPLETED", "1"), job.said()
+    assert "after signal TERM, newest checkpoint: step_0000001" in job.said() and "cancelled:" not in job.said()
+
+
+def test_an_output_on_a_full_disk_neither_ends_a_run_nor_keeps_signals_from_it(jobs):
+    job = jobs["unheard"]
+    job.wait(lambda: job.fields()["Restarts"] == "1" and job.beats())
+    job.slurm.ask("scancel", "--batch", "--signal=USR1", job.number)
+    assert job.end() == ("COMPLETED", "2")
+    assert (job.run / "checkpoints" / "step_0000002").is_dir()
+
+
+def test_ranks_that_are_about_to_leave_do_not_hang(jobs):
+    job = jobs["leaving"]
+    assert job.end() == ("COMPLETED", "0"), job.said()
+    assert "hangs" not in job.said()
+
+
+def test_no_more_nodes_are_left_out_than_the_job_can_do_without(jobs):
+    job = jobs["cramped"]
+    assert job.end() == ("COMPLETED", "1"), job.said()
+    assert f"{job.nodes(0)[1]} is not excluded: the job needs 2 nodes, and the partition would have 1" in job.said()
+    assert job.slurm.ask("scontrol", "show", "hostnames", job.fields()["ExcNodeList"]).split() == ["n3", "n4"]
+
+
+def test_a_task_of_an_array_that_hangs_is_stopped_as_well(jobs):
+    job = jobs["array"]
+    assert job.end() == ("COMPLETED", "1"), job.said()
+    assert job.fields()["ExcNodeList"] == job.nodes(0)[1]
 
 
 def test_a_second_job_for_the_same_run_is_refused(jobs, slurm):

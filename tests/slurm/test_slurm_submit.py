@@ -180,6 +180,27 @@ def test_a_dry_run_shows_jobs_that_the_real_call_would_find_under_way(tmp_path, 
         submit(write(tmp_path, *stages(tmp_path, tasks=4)), site, dry_run=True)
 
 
+def test_a_job_that_waits_for_one_that_failed_is_told_before_anything_is_submitted(tmp_path, queue):
+    pipeline, site = write(tmp_path, *stages(tmp_path)), tmp_path / "cluster.env"
+    submit(pipeline, site)
+    queue.write_text("2\n")  # Slurm has not removed it yet
+    with pytest.raises(UserError, match=r"job 2 \(join\) waits for an earlier job of shards that has ended without success"):
+        submit(pipeline, site)
+    assert len((tmp_path / "calls").read_text().splitlines()) == 2
+    queue.write_text("")
+    submit(pipeline, site)
+    assert "--dependency=afterok:3" in (tmp_path / "calls").read_text().splitlines()[3]
+
+
+def test_nothing_is_submitted_where_a_later_stage_is_under_way_with_older_settings(tmp_path, queue):
+    pipeline, site = write(tmp_path, *stages(tmp_path)), tmp_path / "cluster.env"
+    submit(pipeline, site)
+    queue.write_text("2\n")
+    with pytest.raises(UserError, match="job 2 does 'join' with older settings"):
+        submit(write(tmp_path, *stages(tmp_path, tasks=4)), site)
+    assert len((tmp_path / "calls").read_text().splitlines()) == 2
+
+
 def test_status_shows_stages_with_their_jobs_and_tasks(tmp_path, capsys, queue):
     pipeline, site = write(tmp_path, *stages(tmp_path)), tmp_path / "cluster.env"
     assert [line[1:] for line in stage_lines(pipeline)] == [

@@ -29,6 +29,16 @@ def test_the_step_and_its_beginning_are_written_anew(tmp_path, monkeypatch):
     assert not alive.path.exists()
 
 
+def test_whoever_looks_never_finds_an_empty_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "SECONDS", 0.0)
+    with Heartbeat(tmp_path, 0) as alive:
+        while not alive.path.exists() or not alive.path.read_bytes():
+            time.sleep(0.001)
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            assert alive.path.read_bytes().count(b"\n") == 1
+
+
 def test_a_disk_that_is_full_does_not_end_a_rank(tmp_path, monkeypatch):
     monkeypatch.setattr(heartbeat, "SECONDS", 0.02)
     with Heartbeat(tmp_path, 0) as alive:
