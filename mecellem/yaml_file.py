@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from mecellem.errors import UserError
 
+NEAR = 0.7  # likeness from which an unknown key may be a mistyped one: shards for shard_size, but not prtition for options
 Place = tuple[str | int, ...]  # ("stages", 0, "sources", 1, "weight")
 DIGITS = "[0-9]+(?:_[0-9]+)*"
 INTEGER = re.compile("[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)$")
@@ -146,7 +147,7 @@ def refusal(
     if kind == "extra_forbidden":
         key, parent = str(place[-1]), next((part for part in reversed(place[:-1]) if isinstance(part, str)), "")
         names = known.get(parent, [])
-        close = difflib.get_close_matches(key, names, 1)
+        close = difflib.get_close_matches(key, names, 1, NEAR)
         advice = f"did you mean `{close[0]}`?" if close else f"the keys are {', '.join(names)}"
         return UserError(f"{where}: unknown key `{what}`: {advice}")
     if kind == "missing":

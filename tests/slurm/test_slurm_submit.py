@@ -79,6 +79,7 @@ def test_an_array_longer_than_the_site_takes_is_refused_before_anything_is_submi
     ("change", "message"),
     [
         ({"jobs": "x"}, r"line \d+: unknown key `stages\[1\] \(join\)\.jobs`: did you mean `job`"),
+        ({"prtition": "x"}, r"unknown key `stages\[1\] \(join\)\.prtition`: the keys are name, job, arguments, options"),
         ({"after": ["train"]}, "'join' waits for 'train', which is no stage above it"),
         ({"options": {"dependency": "afterany:1"}}, "the option dependency is set by the pipeline"),
         ({"job": "nowhere.sbatch"}, "nowhere.sbatch is missing"),
