@@ -113,7 +113,7 @@ def job_state(number: str) -> str:
 def last_trouble(job: Path) -> str | None:
     """The last line of the job's output that tells of trouble, a rank's own rather than Slurm's; None where there is none."""
     record = job / "job.txt"
-    found = re.search(r"StdOut=(\S+)", record.read_text(encoding="utf-8")) if record.exists() else None
+    found = re.search(r"^\s*StdOut=(.+)$", record.read_text(encoding="utf-8"), re.MULTILINE) if record.exists() else None
     if found is None or not Path(found[1]).exists():
         return None
     with open(found[1], "rb") as handle:

@@ -33,9 +33,9 @@ def test_the_newest_job_its_ranks_and_its_last_trouble(tmp_path):
     run = write_run(tmp_path / "run")
     for name in ("9_0", "10_0", "10_2", "old_stuff"):
         (run / "jobs" / name).mkdir(parents=True)
-    output = tmp_path / "job.out"
+    output = tmp_path / "my jobs.out"
     output.write_text("step 1\nsrun: error: n2: task 3: Killed\nmecellem: turn 1 of job 10 ended with code 137\nstep 2\n")
-    (run / "jobs" / "10_2" / "job.txt").write_text(f"JobId=10 StdOut={output} Power=\n")
+    (run / "jobs" / "10_2" / "job.txt").write_text(f"JobId=10\n   StdIn=/dev/null\n   StdOut={output}\n   Power=\n")
     (run / "heartbeat").mkdir()
     for rank in range(2):
         (run / "heartbeat" / f"rank_{rank:05d}").write_text(f"31 {time.time():.0f} n1 {rank}\n")
