@@ -92,7 +92,7 @@ SHARE=()
 # shellcheck disable=SC2034
 [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || SHARE=(--task "$SLURM_ARRAY_TASK_ID/${MECELLEM_ARRAY_SIZE:-$SLURM_ARRAY_TASK_COUNT}")
 
-# What ran where, without asking the internet: RUN/jobs/JOB_RESTART/. Others may read it: secrets stay out.
+# What ran where, without asking the internet: FOLDER/jobs/JOB_RESTART/. Others may read it: secrets stay out.
 record_job() {
     RECORD=$1/jobs/${SLURM_JOB_ID}_$RESTART
     mkdir -p "$RECORD"

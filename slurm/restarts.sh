@@ -4,6 +4,7 @@
 need_keys MAX_RESTARTS MAX_IDLE_RESTARTS HANG_SECONDS
 for key in MAX_RESTARTS MAX_IDLE_RESTARTS HANG_SECONDS; do
     [[ ${!key} =~ ^[0-9]+$ ]] || refuse "$SITE: $key=${!key}: a whole number is needed"
+    printf -v "$key" %d "$((10#${!key}))" # 0900 is no octal number
 done
 
 say() { echo "mecellem: $*" >&2 || true; } # the output may be on a full disk: no reason to give a run up

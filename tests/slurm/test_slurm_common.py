@@ -49,6 +49,29 @@ def test_a_key_that_is_missing_is_told_before_any_work(tmp_path, change, sentenc
     assert done.stderr.startswith(f"mecellem: {tmp_path}/cluster.env: {sentence}") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_select_leaves_the_records_of_training_alone_and_nothing_where_there_is_no_run(tmp_path, there):
+    run = tmp_path / "run"
+    if there:
+        run.mkdir()
+        (run / "run.yaml").touch()
+    done = bash(tmp_path, f'set -- "{run}" --budget 0; . slurm/select.sbatch', SITE)
+    if there:
+        assert done.returncode == 0, done.stderr
+        assert (run / "evaluation" / "jobs" / "7_0" / "command.txt").exists() and not (run / "jobs").exists()
+    else:
+        assert done.returncode == 2 and done.stderr.startswith(f"mecellem: {run} is no run: give") and not run.exists()
+
+
+def test_numbers_with_leading_zeros_are_decimal(tmp_path):
+    done = bash(
+        tmp_path,
+        ". slurm/restarts.sh; echo $((HANG_SECONDS / 2)) $MAX_RESTARTS",
+        SITE | {"HANG_SECONDS": "0900", "MAX_RESTARTS": "010"},
+    )
+    assert (done.returncode, done.stdout) == (0, "450 10\n"), done.stderr
+
+
 def test_modules_are_found_where_batch_shells_know_none_and_srun_stays(tmp_path):
     (tmp_path / "init").mkdir()
     (tmp_path / "init" / "bash").write_text(PROFILE)
