@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Iterable
 
 from mecellem.errors import UserError
 
 CLIENT_SECONDS = 60  # Slurm's commands wait for ever for a controller that is away
+ACCOUNTING_SECONDS = 20  # what sacct tells can be done without
 STATES = "PENDING,RUNNING,SUSPENDED,CONFIGURING,COMPLETING,REQUEUED,REQUEUE_HOLD,RESIZING,SIGNALING,STAGE_OUT,STOPPED"
 
 
-def ask(*words: str, env: dict[str, str] | None = None) -> str:
+def ask(*words: str, env: dict[str, str] | None = None, seconds: float | None = None) -> str:
     """What one of Slurm's commands prints. Raises `UserError` where there is none, or it refuses."""
+    seconds = seconds or CLIENT_SECONDS
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, timeout=CLIENT_SECONDS, env=None if env is None else {**os.environ, **env}
+            words, capture_output=True, text=True, timeout=seconds, env=None if env is None else {**os.environ, **env}
         )
     except FileNotFoundError:
         raise UserError(f"there is no program {words[0]}: run this on a login node of the cluster") from None
     except subprocess.TimeoutExpired:
-        raise UserError(f"{words[0]} got no answer in {CLIENT_SECONDS} s: is Slurm's controller running?") from None
+        raise UserError(f"{words[0]} got no answer in {seconds} s: is Slurm's controller running?") from None
     if done.returncode:
         raise UserError(f"{shlex.join(words)}: {' '.join(done.stderr.split())}")
     return done.stdout.strip()
@@ -43,6 +46,21 @@ def task_states() -> dict[str, list[str]]:
     for line in ask("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%F %T %r").splitlines():
         job, state, *reason = line.split(maxsplit=2)
         found.setdefault(job, []).append(f"{state} ({reason[0]})" if state == "PENDING" and reason else state)
+    return found
+
+
+def accounted_states(jobs: Iterable[str]) -> dict[str, list[str]]:
+    """The same of jobs that squeue has forgotten, from Slurm's accounting; nothing where that is silent."""
+    words = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(jobs)}", "--format=JobID,State"]
+    try:
+        told = ask(*words, seconds=ACCOUNTING_SECONDS)
+    except UserError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for line in told.splitlines():
+        job, _, state = line.partition("|")
+        if state:
+            found.setdefault(job.partition("_")[0], []).append(state.split()[0])  # 7_3|CANCELLED by 0
     return found
 
 

@@ -2,6 +2,10 @@
 # What every job does, sourced by the .sbatch files from the repository's root: site, runtime, rendezvous, records, restarts.
 set -euo pipefail
 
+# `mecellem slurm submit` names a folder: where this task's output is, for `mecellem slurm status`
+[ ! -d "${MECELLEM_OUTPUTS:-}" ] || readlink "/proc/$$/fd/2" \
+    2>/dev/null >"$MECELLEM_OUTPUTS/${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}.${SLURM_ARRAY_TASK_ID:-0}" || true
+
 SITE=${MECELLEM_SITE:-slurm/cluster.env}
 if [ ! -f "$SITE" ]; then
     echo "mecellem: $SITE is missing: cp slurm/sites/generic_h100.env slurm/cluster.env, edit it, submit from the repository's root" >&2

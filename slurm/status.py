@@ -17,7 +17,7 @@ import tyro
 from mecellem.console import console, human_time
 from mecellem.errors import UserError
 from mecellem.flags import parse_and_call
-from mecellem.slurm_client import task_states
+from mecellem.slurm_client import accounted_states, task_states
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,8 +27,9 @@ RECENT = 20  # steps that the speed is the median of
 UNSEEN_WIDTH = 200  # columns where no terminal bounds a line
 CLIENT_SECONDS = 20  # Slurm's commands wait for ever for a controller that is away
 TAIL = 200_000  # bytes of a job's output that are searched for its last error
-TROUBLE = re.compile(r"^mecellem: |\bError\b|\berror: |CANCELLED|OOM|oom-kill")
-CONSEQUENCE = ("srun: ", "slurmstepd: ")  # what Slurm says after a rank has ended
+TROUBLE = re.compile(r"^mecellem: |Error\b|\berror: |CANCELLED|OOM|oom-kill")
+CONSEQUENCE = ("srun: ", "slurmstepd: ", "torch.distributed.elastic.")  # what launchers say after a rank has ended
+ENDED_BADLY = re.compile(r"FAILED|TIMEOUT|OUT_OF_MEMORY|NODE_FAIL|BOOT_FAIL|DEADLINE|CANCELLED|^ended")  # in a stage's state
 JOB = re.compile(r"\d+_\d+")  # folder of a job's turn
 NO_TROUBLE = re.compile(r"^mecellem: (signal|turn|.* is finished$)")
 
@@ -106,7 +107,7 @@ def job_state(number: str) -> str:
         return "UNKNOWN (the controller does not answer)"
     state, _, reason = done.stdout.strip().partition(" ")
     if not state:
-        return "UNKNOWN (Slurm has forgotten it)"
+        return accounted_states([number]).get(number, ["UNKNOWN (Slurm has forgotten it)"])[-1]
     return f"{state} ({reason})" if state == "PENDING" else state
 
 
@@ -114,9 +115,14 @@ def last_trouble(job: Path) -> str | None:
     """The last line of the job's output that tells of trouble, a rank's own rather than Slurm's; None where there is none."""
     record = job / "job.txt"
     found = re.search(r"^\s*StdOut=(.+)$", record.read_text(encoding="utf-8"), re.MULTILINE) if record.exists() else None
-    if found is None or not Path(found[1]).exists():
+    return trouble_in(Path(found[1])) if found else None
+
+
+def trouble_in(output: Path) -> str | None:
+    """The same of the output itself."""
+    if not output.is_file():
         return None
-    with open(found[1], "rb") as handle:
+    with output.open("rb") as handle:
         handle.seek(0, 2)
         handle.seek(max(0, handle.tell() - TAIL))
         lines = handle.read().decode("utf-8", errors="replace").splitlines()
@@ -178,6 +184,8 @@ def stage_lines(pipeline: Path) -> list[tuple[str, str, str, str]]:
         known = task_states() if any(left[name] for name in left.keys() & jobs) else {}
     except UserError as error:  # the marks tell without Slurm, too
         known = {job["job"]: [f"UNKNOWN ({error})"] for job in jobs.values()}
+    if forgotten := [job["job"] for name, job in jobs.items() if left.get(name) and job["job"] not in known]:
+        known |= accounted_states(forgotten)
     lines = []
     for step in steps:
         name, size, job = step.stage.name, len(step.stage.indices), jobs.get(step.stage.name)
@@ -186,6 +194,25 @@ def stage_lines(pipeline: Path) -> list[tuple[str, str, str, str]]:
             state += ", with older settings"
         lines.append((name, job["job"] if job else "-", state, f"{size - left[name]:,} of {size:,} done"))
     return lines
+
+
+def stage_troubles(pipeline: Path, lines: Sequence[tuple[str, str, str, str]]) -> list[str]:
+    """`NAME (OUTPUT): LINE` for every stage whose job, or a task of it, ended badly and left a line that tells why."""
+    from slurm.pipeline import read_pipeline
+    from slurm.submit import jobs_folder, output_record, tasks_left
+
+    found, folder = [], jobs_folder(pipeline)
+    for step, (name, job, state, _) in zip(read_pipeline(pipeline), lines, strict=True):
+        if not ENDED_BADLY.search(state):
+            continue
+        records = [output_record(folder, job, task) for task in tasks_left(folder, step)]
+        outputs = [Path(path.read_text(encoding="utf-8").rstrip("\n")) for path in records if path.exists()]
+        # the one that has been silent longest: others may still be running
+        for output in sorted(filter(Path.is_file, outputs), key=lambda path: path.stat().st_mtime):
+            if trouble := trouble_in(output):
+                found.append(f"{name} ({output}): {trouble}")
+                break
+    return found
 
 
 def counted(states: Sequence[str]) -> str:
@@ -197,12 +224,12 @@ def counted(states: Sequence[str]) -> str:
     return ", ".join(f"{count} {state}" for state, count in Counter(states).most_common())
 
 
-def stage_table(pipeline: Path) -> Table:
+def stage_table(pipeline: Path, lines: Sequence[tuple[str, str, str, str]]) -> Table:
     """A line a stage."""
     from rich.table import Table
 
     table = Table("stage", "job", "state", "tasks", title=str(pipeline), title_justify="left")
-    for line in stage_lines(pipeline):
+    for line in lines:
         table.add_row(*line)
     return table
 
@@ -215,7 +242,8 @@ def status(runs: tyro.conf.Positional[tuple[Path, ...]] = (RUNS,)) -> None:
     """
     pipelines = [path for path in runs if path.suffix in (".yaml", ".yml")]
     folders = [path for path in runs if path not in pipelines]
-    tables = [stage_table(path) for path in pipelines]
+    stages = {path: stage_lines(path) for path in pipelines}
+    tables = [stage_table(path, lines) for path, lines in stages.items()]
     states = [run_state(run) for run in find_runs(folders)]
     if states:
         tables.append(table_of(states))
@@ -224,6 +252,9 @@ def status(runs: tyro.conf.Positional[tuple[Path, ...]] = (RUNS,)) -> None:
         out.width = UNSEEN_WIDTH
     for table in tables:
         out.print(table)
+    for path, lines in stages.items():
+        for line in stage_troubles(path, lines):
+            out.print(line, markup=False)
     for item in states:
         if item.trouble and not item.finished:
             out.print(f"{item.run}: {item.trouble}", markup=False)

@@ -1,7 +1,7 @@
 """`mecellem slurm submit`: the jobs of a pipeline.yaml, each waiting for those before it; what is done is not done again.
 
-Beside the file lies the folder FILE.jobs: `jobs.json` with the number of every stage's newest job and its very command, and a
-mark for every task that ended well, which `slurm/common.sh` leaves.
+Beside the file lies the folder FILE.jobs: `jobs.json` with the number of every stage's newest job and its very command, a mark
+for every task that ended well, and where the output of every task is, which `slurm/common.sh` leaves.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mecellem.slurm_client import ask, jobs_under_way, of_cpus
 from slurm.pipeline import Step, not_in, option_words, read_pipeline
 
 JOBS = "jobs.json"
+OUTPUTS = "outputs"
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Submission:
     def environment(self, step: Step) -> dict[str, str]:
         """What the job sees besides the environment of the call, which sbatch hands on."""
         found = {name: str(value) for name, value in step.stage.environment.items()}
+        found |= {"MECELLEM_OUTPUTS": str(self.folder.resolve() / OUTPUTS)}
         found |= {"MECELLEM_DONE": str(mark_of(self.folder, step)), "MECELLEM_SITE": str(self.site)}
         return found | ({"MECELLEM_ARRAY_SIZE": str(step.stage.array)} if step.stage.array else {})
 
@@ -62,6 +64,11 @@ def jobs_folder(pipeline: Path) -> Path:
 def mark_of(folder: Path, step: Step) -> Path:
     """What a job of the stage adds its task's number to."""
     return folder.resolve() / "done" / f"{step.stage.name}-{step.digest}"
+
+
+def output_record(folder: Path, job: str, task: int) -> Path:
+    """The file that says where the output of a job's task is: Slurm itself forgets it soon."""
+    return folder / OUTPUTS / f"{job}.{task}"
 
 
 def tasks_left(folder: Path, step: Step) -> list[int]:
@@ -151,7 +158,8 @@ def submit(
             work.jobs[name] = f"<{name}>"
             out.print(shown, markup=False)
             continue
-        mark_of(folder, step).parent.mkdir(parents=True, exist_ok=True)
+        for place in (mark_of(folder, step).parent, folder / OUTPUTS):
+            place.mkdir(parents=True, exist_ok=True)
         work.jobs[name] = ask(*command, env=environment).partition(";")[0]
         earlier[name] = {"job": work.jobs[name], "digest": step.digest, "command": shown}
         with atomic_write(folder / JOBS) as handle:

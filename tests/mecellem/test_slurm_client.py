@@ -5,17 +5,17 @@ import os
 import pytest
 
 from mecellem.errors import UserError
-from mecellem.slurm_client import ask, jobs_under_way, of_cpus, task_states, under_way
+from mecellem.slurm_client import accounted_states, ask, jobs_under_way, of_cpus, task_states, under_way
 
 
 @pytest.fixture
 def squeue(tmp_path, monkeypatch):
-    """Lets a program that stands for squeue do what is given."""
+    """Lets a program that stands for squeue, or another one, do what is given."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    def does(shell):
-        (tmp_path / "squeue").write_text(f"#!/bin/bash\n{shell}\n")
-        (tmp_path / "squeue").chmod(0o755)
+    def does(shell, name="squeue"):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{shell}\n")
+        (tmp_path / name).chmod(0o755)
 
     return does
 
@@ -27,6 +27,16 @@ def test_jobs_and_the_states_of_their_tasks(squeue):
     assert jobs_under_way() == {"7", "9"} and under_way("9") and not under_way("8")
     squeue("")
     assert jobs_under_way() == set() and task_states() == {}
+
+
+def test_states_of_jobs_that_the_queue_has_forgotten(squeue, monkeypatch):
+    squeue("printf '7_0|COMPLETED\n7_1|FAILED\n8|CANCELLED by 0\n'; echo $* >&2", "sacct")
+    assert accounted_states(["7", "8"]) == {"7": ["COMPLETED", "FAILED"], "8": ["CANCELLED"]}
+    squeue("echo Slurm accounting storage is disabled >&2; exit 1", "sacct")
+    assert accounted_states(["7"]) == {}
+    monkeypatch.setattr("mecellem.slurm_client.ACCOUNTING_SECONDS", 0.2)
+    squeue("exec sleep 30", "sacct")
+    assert accounted_states(["7"]) == {}
 
 
 def test_what_does_not_answer_is_told_in_a_sentence(squeue, monkeypatch):

@@ -90,6 +90,14 @@ def test_a_module_that_does_not_load_ends_the_job(tmp_path):
     assert done.returncode == 2 and "`module load absent` failed" in done.stderr and "began" not in done.stdout
 
 
+def test_a_job_of_a_pipeline_says_where_its_output_is_before_anything_can_fail(tmp_path):
+    (tmp_path / "outputs").mkdir()
+    script, output = f'exec 2>"{tmp_path}/my job.out"; SITE= MECELLEM_SITE=/nowhere; . slurm/common.sh', tmp_path / "my job.out"
+    done = bash(tmp_path, script, SITE, MECELLEM_OUTPUTS=str(tmp_path / "outputs"))
+    assert done.returncode == 2 and "/nowhere is missing" in output.read_text()
+    assert (tmp_path / "outputs" / "7.0").read_text() == f"{output}\n"
+
+
 def test_records_hold_no_secrets(tmp_path):
     secrets = {"HF_TOKEN": "qwerty", "WANDB_API_KEY": "qwerty", "pem_secret": "a\nqwerty", "PROXY": "http://me:qwerty@host:1"}
     words = "mecellem train r --hub-token qwerty --api.key=qwerty PASSWORD=qwerty --data.tokenizer T --schedule.train-tokens 9"

@@ -8,7 +8,7 @@ import yaml
 from command_line import mecellem
 
 from mecellem.errors import UserError
-from slurm.status import find_runs, last_trouble, run_state, status
+from slurm.status import find_runs, job_state, last_trouble, run_state, status
 
 
 def write_run(folder, done=30, steps=100, finished=False):
@@ -45,8 +45,18 @@ def test_the_newest_job_its_ranks_and_its_last_trouble(tmp_path):
     assert state.state.startswith("UNKNOWN") and state.ranks_silent < 60
 
 
+def test_a_job_that_slurm_has_forgotten_has_its_state_from_the_accounting_where_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name, text in {"squeue": "exit 1", "sacct": "echo '7|OUT_OF_MEMORY'"}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    assert job_state("7") == "OUT_OF_MEMORY"
+    (tmp_path / "sacct").write_text("#!/bin/bash\nexit 1\n")
+    assert job_state("7") == "UNKNOWN (Slurm has forgotten it)"
+
+
 def test_an_output_that_is_gone_tells_of_no_trouble(tmp_path):
-    (tmp_path / "job.txt").write_text("JobId=1 StdOut=/nowhere/job.out\n")
+    (tmp_path / "job.txt").write_text("JobId=1\n   StdOut=/nowhere/job.out\n")
     assert last_trouble(tmp_path) is None
 
 

@@ -12,7 +12,7 @@ from training_runs import ROOT
 from mecellem.errors import UserError
 from slurm.pipeline import read_pipeline
 from slurm.status import stage_lines, status
-from slurm.submit import jobs_folder, mark_of, ranges, submit
+from slurm.submit import jobs_folder, mark_of, output_record, ranges, submit
 
 SITE = """\
 PARTITION=cpu
@@ -231,6 +231,31 @@ def test_status_shows_stages_with_their_jobs_and_tasks(tmp_path, capsys, queue):
     )
 
 
+def test_status_shows_the_last_error_of_a_stage_that_failed(tmp_path, capsys, queue):
+    pipeline = write(tmp_path, *stages(tmp_path))
+    submit(pipeline, tmp_path / "cluster.env")
+    for number, task in enumerate((2, 4)):  # of the others nothing is known
+        output = tmp_path / f"my shards-{task}.out"
+        output.write_text(f"step 1\nValueError: shard {task} is broken\nsrun: error: n1: task 0: Exited with exit code 1\n")
+        os.utime(output, (1000 + number, 1000 + number))
+        output_record(jobs_folder(pipeline), "1", task).write_text(f"{output}\n")
+    queue.write_text("1 RUNNING None\n2 PENDING Dependency\n")
+    capsys.readouterr()
+    status((pipeline,))
+    assert "broken" not in capsys.readouterr().out
+    queue.write_text("1 RUNNING None\n1 FAILED NonZeroExitCode\n2 PENDING Dependency\n")
+    status((pipeline,))
+    told = f"shards ({tmp_path}/my shards-2.out): ValueError: shard 2 is broken"
+    assert capsys.readouterr().out.splitlines()[-1] == told
+    queue.write_text("")  # all is forgotten, but by Slurm's accounting
+    sacct = tmp_path / "bin" / "sacct"
+    sacct.write_text("#!/bin/bash\nprintf '1_0|COMPLETED\\n1_2|FAILED\\n2|CANCELLED by 0\\n'\n")
+    sacct.chmod(0o755)
+    assert [line[2] for line in stage_lines(pipeline)] == ["1 COMPLETED, 1 FAILED", "CANCELLED"]
+    status((pipeline,))
+    assert capsys.readouterr().out.splitlines()[-1] == told
+
+
 @pytest.mark.slow
 def test_a_task_that_fails_stops_what_follows_and_is_done_again_alone(tmp_path, capsys, monkeypatch):
     with tempfile.TemporaryDirectory(prefix="slurm") as folder, cluster(Path(folder)) as slurm:
@@ -239,6 +264,8 @@ def test_a_task_that_fails_stops_what_follows_and_is_done_again_alone(tmp_path, 
         (tmp_path / "log.break_shards_3").touch()
         submit(pipeline, site)
         slurm.wait_for_jobs(90)
+        number = stage_lines(pipeline)[0][1]
+        assert output_record(jobs_folder(pipeline), number, 3).read_text() == f"{tmp_path}/shards-{number}_3.out\n"
         assert sorted((tmp_path / "log").read_text().split("\n")[:-1]) == [f"shards {n}" for n in range(6)]  # and no join
         (tmp_path / "log.break_shards_3").unlink()
         (tmp_path / "log").unlink()
