@@ -11,9 +11,19 @@ if [ ! -f "$SITE" ]; then
     echo "mecellem: $SITE is missing: cp slurm/sites/generic_h100.env slurm/cluster.env, edit it, submit from the repository's root" >&2
     exit 2
 fi
+refuse() { echo "mecellem: $*" >&2; exit 2; }
+refuse_unknown_keys() { # as the commands do; lines that are more than KEY=VALUE are the shell's own
+    local all=slurm/sites/generic_h100.env number line key known value="([^[:space:]'\"\\]|'[^']*'|\"[^\"]*\")*"
+    known=" $(sed -nE 's/^(# )?([A-Z_]+)=.*/\2/p' "$all" | tr '\n' ' ')"
+    while IFS=: read -r number line; do
+        key=${line%%=*}
+        [[ "$known" == *" $key "* ]] ||
+            refuse "$SITE, line $number: unknown key \`$key\`: $all has them all; a variable of your own is set by \`export $key=VALUE\`"
+    done < <(grep -nE "^[A-Za-z_][A-Za-z0-9_]*=${value}[[:space:]]*(#.*)?$" "$SITE")
+}
+[ ! -f slurm/sites/generic_h100.env ] || refuse_unknown_keys
 # shellcheck source=slurm/sites/generic_h100.env
 . "$SITE"
-refuse() { echo "mecellem: $*" >&2; exit 2; }
 need_keys() { # that the site file gives a value to; a mistyped one must not be found out hours later
     local key
     for key in "$@"; do [ -n "${!key:-}" ] || refuse "$SITE: $key is not set: give it a value (slurm/sites/generic_h100.env has all keys)"; done

@@ -32,7 +32,7 @@ def bash(folder, script, site, **env):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"MAX_RESTARTS": None, "MAX_RESTART": "5"}, "MAX_RESTARTS is not set"),
+        ({"MAX_RESTARTS": None}, "MAX_RESTARTS is not set"),
         ({"HANG_SECONDS": None}, "HANG_SECONDS is not set"),
         ({"HANG_SECONDS": "15m"}, "HANG_SECONDS=15m: a whole number is needed"),
         ({"RUNTIME": None}, "RUNTIME is not set"),
@@ -47,6 +47,29 @@ def test_a_key_that_is_missing_is_told_before_any_work(tmp_path, change, sentenc
     done = bash(tmp_path, ". slurm/restarts.sh; echo began", site)
     assert done.returncode == 2 and "began" not in done.stdout
     assert done.stderr.startswith(f"mecellem: {tmp_path}/cluster.env: {sentence}") and done.stderr.count("\n") == 1
+
+
+def test_an_unknown_key_is_told_with_its_line_also_by_plain_sbatch(tmp_path):
+    for number, line in enumerate(["NETWORK_INTERFCE=ib0", "cluster='mine'  # or ours", 'MY_DIR="$HOME/a b"'], 1):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        done = bash(folder, "echo began", {f"# comment\n\n{line}\nRUNTIME": "modules"})
+        assert done.returncode == 2 and "began" not in done.stdout and done.stderr.count("\n") == 1
+        key = line.partition("=")[0]
+        assert done.stderr.startswith(f"mecellem: {folder}/cluster.env, line 3: unknown key `{key}`: slurm/sites/generic")
+
+
+def test_a_line_that_is_the_shells_own_is_no_key(tmp_path):
+    lines = [
+        "export MINE=1",
+        "LC_ALL=C date >/dev/null",
+        "SUM=$(( 1 + 2 )) true",
+        "[ -n x ] && y=2",
+        "MAIL_USER=a  # b",
+        "  z=3",
+    ]
+    done = bash(tmp_path, "echo $MINE $y", {"\n".join([*lines, "RUNTIME"]): "modules"})
+    assert (done.returncode, done.stdout) == (0, "1 2\n"), done.stderr
 
 
 @pytest.mark.parametrize("there", [True, False])
