@@ -81,6 +81,8 @@ if [ "$RUNTIME" = venv ] || { [ "$RUNTIME" = modules ] && [ -f "${VENV:-}/bin/ac
     # shellcheck source=/dev/null
     . "$VENV/bin/activate"
 fi
+# else srun would find the folder mecellem/, and say `Permission denied`
+[ "$RUNTIME" != venv ] || command -v mecellem >/dev/null || refuse "$SITE: VENV=$VENV has no \`mecellem\`: install it there (pip install .)"
 
 # --- environment of torch and NCCL (Megatron-Core's documentation: one connection keeps TP's communication in order)
 export CUDA_DEVICE_MAX_CONNECTIONS=1 TORCH_NCCL_AVOID_RECORD_STREAMS=1 NCCL_NVLS_ENABLE=0

@@ -16,7 +16,7 @@ module() { if [ "$1" = purge ]; then PATH=$MODULESHOME/tools; else [ "$2" != abs
 
 def bash(folder, script, site, **env):
     programs = folder / "bin"
-    programs.mkdir()
+    programs.mkdir(exist_ok=True)
     job = "printf '   Command=/x/job.sbatch --api-key qwerty\\n   StdOut=/x/out\\n'"
     answers = {"scontrol": f'[ "$2" != hostnames ] || {{ echo n1; exit; }}; {job}', "srun": "true"}
     for name, text in answers.items():
@@ -70,6 +70,30 @@ def test_a_line_that_is_the_shells_own_is_no_key(tmp_path):
     ]
     done = bash(tmp_path, "echo $MINE $y", {"\n".join([*lines, "RUNTIME"]): "modules"})
     assert (done.returncode, done.stdout) == (0, "1 2\n"), done.stderr
+
+
+def test_an_environment_without_our_command_is_told_before_any_work(tmp_path):
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "activate").write_text(f"PATH={tmp_path}/venv/bin:$PATH\n")
+    site = SITE | {"RUNTIME": "venv", "VENV": f"{tmp_path}/venv"}
+    done = bash(tmp_path, "echo began", site)
+    sentence = f"mecellem: {tmp_path}/cluster.env: VENV={tmp_path}/venv has no `mecellem`: install it there (pip install .)\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
+    (tmp_path / "venv" / "bin" / "mecellem").touch(0o755)
+    assert bash(tmp_path, "echo began", site).stdout == "began\n"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "words"),
+    [
+        ("apptainer", "singularity exec --nv --bind /scratch --pwd {root} my.sif"),  # no apptainer is there
+        ("pyxis", "--container-image=my.sif --container-mounts={root},/scratch --container-workdir={root}"),
+    ],
+)
+def test_a_container_stands_in_front_of_commands(tmp_path, runtime, words):
+    site = SITE | {"RUNTIME": runtime, "IMAGE": "my.sif", "MOUNTS": "/scratch"}
+    done = bash(tmp_path, 'echo "${ALL_TASKS[*]}"', site)
+    assert done.stdout == f"srun --kill-on-bad-exit=1 {words.format(root=ROOT)}\n", done.stderr
 
 
 @pytest.mark.parametrize("there", [True, False])
