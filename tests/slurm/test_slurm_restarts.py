@@ -162,6 +162,9 @@ def jobs(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     found["unheard"] = Job(slurm, folder, "unheard", "die train finish", 600, "", "--output=/dev/full")
     found["leaving"] = Job(slurm, folder, "leaving", "leave", 4)
     found["cheap"] = Job(slurm, folder, "cheap", "train finish", 600, "", "--partition=cheap", "--gpus-per-node=2")
+    found["limited"] = Job(slurm, folder, "limited", "train finish", 600, "", "--time=1")
+    finds, waits = f"[ -f {found['refused'].run}/finished.json ] || exit 1", f"--dependency=afterok:{found['refused'].number}"
+    found["follower"] = Job(slurm, folder, "follower", "finish", 600, finds, waits, "--kill-on-invalid-dep=yes")
     found["forbidden"] = Job(slurm, folder, "forbidden", "die", 4, "", "--no-requeue")
     found["warned"] = Job(slurm, folder, "warned", "stall@1 finish", 600, soon)
     return found
@@ -183,13 +186,27 @@ def test_a_job_that_slurm_puts_back_itself_comes_back_once(jobs):
     assert "is finished" in job.said() and "cancelled" not in job.said()
 
 
+def test_what_waits_for_a_job_that_was_put_back_waits_for_its_last_turn(jobs):
+    job, follower = jobs["refused"], jobs["follower"]
+    assert job.end() == ("COMPLETED", "1"), job.said()
+    assert follower.end() == ("COMPLETED", "0"), follower.said()
+
+
+def test_a_job_that_reaches_its_time_limit_unwarned_comes_back(jobs):
+    job = jobs["limited"]
+    job.wait(job.ended, 240)
+    assert job.end() == ("COMPLETED", "1"), job.said()
+    assert "after signal TERM, newest checkpoint: step_0000001" in job.said()
+
+
 def test_a_job_that_is_preempted_by_cancelling_comes_back(jobs, tmp_path):
     job = jobs["cheap"]
-    job.wait(job.beats)
+    job.wait(lambda: job.beats() or job.fields()["Restarts"] != "0")  # another test's job may have done it
     # only that job has GPUs, so nobody else is in the way
     words = ["--nodes=4", "--gpus-per-node=2", "--time=1", "--output=/dev/null", "--wrap=sleep 1"]
     job.slurm.submit("--partition=cpu", *words, cwd=tmp_path, env={})
-    assert job.end() == ("COMPLETED", "1"), job.said()
+    state, restarts = job.end()
+    assert state == "COMPLETED" and int(restarts) >= 1, job.said()
     assert "after signal TERM, newest checkpoint: step_0000001" in job.said() and "cancelled:" not in job.said()
 
 
