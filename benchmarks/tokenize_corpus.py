@@ -147,7 +147,16 @@ def run(contender: Contender) -> tuple[float, float]:
     return seconds, usage.ru_maxrss * 1024 / 1e6
 
 
-def compare(everyone: Sequence[Contender], rounds: int, megabytes: int) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Lines for the page, and what ours wrote in how many seconds."""
+
+    lines: list[str]
+    tokens: int
+    seconds: float
+
+
+def compare(everyone: Sequence[Contender], rounds: int, megabytes: int) -> Measured:
     """A table of all contenders, which take turns."""
     measured: dict[str, list[tuple[float, float]]] = {contender.name: [] for contender in everyone}
     for _ in range(rounds):
@@ -175,15 +184,23 @@ def compare(everyone: Sequence[Contender], rounds: int, megabytes: int) -> list[
             f"| {contender.name} | {middle:.2f} ({min(seconds):.2f} to {max(seconds):.2f}) | {middle / best:.1f} | "
             f"{manifest.tokens / middle / 1e6:.1f}M | {memory:,.0f} | {files} |"
         )
-    return [*table, ""]
+    return Measured([*table, ""], manifest.tokens, best)
 
 
-def alone(contender: Contender, megabytes: int) -> str:
+def alone(contender: Contender, megabytes: int) -> Measured:
     """A line of the table of large files."""
     seconds, peak = run(contender)
     manifest = read_manifest(contender.prefix)
     rate = f"{manifest.tokens / seconds / 1e6:.1f}M"
-    return f"| {megabytes:,} | {manifest.documents:,} | {manifest.tokens:,} | {seconds:.1f} | {rate} | {peak:,.0f} |"
+    line = f"| {megabytes:,} | {manifest.documents:,} | {manifest.tokens:,} | {seconds:.1f} | {rate} | {peak:,.0f} |"
+    return Measured([line], manifest.tokens, seconds)
+
+
+def sustained(few: dict[int, Measured], small: int, big: int) -> str:
+    """The rate between files of two sizes, in which the start of the process, half a second, cancels out."""
+    first, last = few[small], few[big]
+    rate = (last.tokens - first.tokens) / (last.seconds - first.seconds) / 1e6
+    return f"Sustained, from {small:,} to {big:,} MB: {rate:.1f}M tokens/s."
 
 
 def benchmark(
@@ -211,7 +228,8 @@ def benchmark(
     commit = f", Megatron-LM {commit_of(megatron)}" if megatron else ""
     folder = tokenizer or sample()[1]
     heading = header(("numpy", "tokenizers", "gigatoken", "pyarrow")) + commit
-    few, many = {}, {}
+    few: dict[int, Measured] = {}
+    many: dict[int, str] = {}
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         place = Path(name)
@@ -223,17 +241,19 @@ def benchmark(
         for size in sorted(set(sizes[0]), reverse=True):
             os.truncate(sources[0], few_ends[size])
             everyone = contenders(sources[0], folder, place, megatron, megatron_python, slow=size <= SLOWEST_UP_TO)
-            few[size] = [alone(everyone[0], size)] if size in large else compare(everyone, rounds, size)
+            few[size] = alone(everyone[0], size) if size in large else compare(everyone, rounds, size)
         for size in sorted(set(sizes[1]), reverse=True):
             os.truncate(sources[1], many_ends[size])
             seconds, peak = run(contenders(sources[1], folder, place, None, megatron_python, slow=False)[0])
             many[size] = f"| {size:,} | {seconds:.1f} | {peak:,.0f} |"
     text = ["# Tokenizing and writing", "", heading, ""]
     text += [f"Whole commands, median of {rounds} rounds in turns; {NEW_WORDS:.0%} of the words are new all the time.", ""]
-    text += [line for size in sorted(set(megabytes) - set(large)) for line in few[size]]
+    text += [line for size in sorted(set(megabytes) - set(large)) for line in few[size].lines]
     text += [f"## Ours alone, {NEW_WORDS:.0%} new words, one round", ""]
     text += ["| MB | documents | tokens | seconds | tokens/s | peak memory, MB |", "|---|---|---|---|---|---|"]
-    text += [*(line for size in sorted(set(large)) for line in few[size]), ""]
+    text += [*(line for size in sorted(set(large)) for line in few[size].lines), ""]
+    if megabytes and large and max(large) > max(megabytes):
+        text += [sustained(few, max(megabytes), max(large)), ""]
     text += [f"## Peak memory of ours, {MANY_NEW_WORDS:.0%} new words", "", "| MB | seconds | peak, MB |", "|---|---|---|"]
     text += [many[size] for size in sorted(many)]
     report = "\n".join(text) + "\n"

@@ -39,6 +39,7 @@ def test_ours_is_measured_alone_where_there_is_no_megatron(sample_tokenizer, tmp
         r"^\| ours \| [\d.]+ \([\d.]+ to [\d.]+\) \| 1\.0 \| [\d.]+M \| \d+ \| .bin and .idx: the same \|$", text, re.MULTILINE
     )
     assert re.search(r"^\| gigatoken alone \| .* \| .bin: the same \|$", text, re.MULTILINE)
+    assert re.search(r"^Sustained, from 1 to 3 MB: -?[\d.]+M tokens/s\.$", text, re.MULTILINE)
     assert re.search(r"^\| 2 \| [\d.]+ \| \d+ \|$", text, re.MULTILINE)
     assert "Engine gigatoken" in text
     assert re.findall(r"^\| (\d) \| [\d,]+ \| [\d,]+ \| [\d.]+ \| [\d.]+M \| \d+ \|$", text, re.MULTILINE) == ["2", "3"]
