@@ -21,6 +21,7 @@ RUNTIME=venv
 VENV={Path(sys.executable).parents[1]}
 OFFLINE=1
 NETWORK_INTERFACE=lo
+MASTER_ADDR=127.0.0.1
 """
 
 
