@@ -149,15 +149,15 @@ def retrieval(row: CheckpointScores) -> SystemScores:
 
 
 def against_random(selection: Selection) -> dict[int, Comparison]:
-    """Every checkpoint less random weights that had the same training, by its step; 95% intervals."""
-    random = selection.baselines["random_post_trained"]
-    return {row.step: compare(retrieval(row), random, row.step, 0.95) for row in selection.checkpoints}
+    """Every checkpoint less random weights that had the same training, by its step; 95% over all of them (Bonferroni)."""
+    random, confidence = selection.baselines["random_post_trained"], 1 - 0.05 / len(selection.checkpoints)
+    return {row.step: compare(retrieval(row), random, row.step, confidence) for row in selection.checkpoints}
 
 
 def curve(selection: Selection) -> list[str]:
     """A line a checkpoint."""
     random = selection.baselines["random_post_trained"].mean
-    rows = ["| tokens | fill-mask loss | masks filled | mean-pooled | post-trained | less random (95%) |"]
+    rows = ["| tokens | fill-mask loss | masks filled | mean-pooled | post-trained | less random (95% over all rows) |"]
     rows += ["|---|---|---|---|---|---|"]
     rows.append(f"| 0 (random) | | | {selection.baselines['random_mean_pooled'].mean:.3f} | {random:.3f} | |")
     differences = against_random(selection)
@@ -180,9 +180,13 @@ def smallest(selections: dict[Budget, Selection]) -> list[str]:
         differences = against_random(selection)
         above = [row for row in selection.checkpoints if differences[row.step].real and differences[row.step].difference > 0]
         below = [row for row in selection.checkpoints if differences[row.step].real and differences[row.step].difference < 0]
-        if above:
-            first = min(above, key=lambda row: row.step)
-            lines.append(f"- {budget.name}: above random weights from {(first.tokens or 0) / 1e6:.1f}M tokens on")
+        rows = sorted(selection.checkpoints, key=lambda row: row.step)
+        stay = list(itertools.takewhile(above.__contains__, reversed(rows)))
+        if stay:
+            lines.append(f"- {budget.name}: above random weights from {(stay[-1].tokens or 0) / 1e6:.1f}M tokens on")
+        elif above:
+            some = ", ".join(f"{(row.tokens or 0) / 1e6:.1f}M" for row in above)
+            lines.append(f"- {budget.name}: above random weights at {some} tokens only, and not at the last")
         else:
             rest = f", below them at {len(below)} of {len(selection.checkpoints)} checkpoints" if below else ""
             lines.append(f"- {budget.name}: never above random weights{rest}")

@@ -62,6 +62,10 @@ class PairSet:
         """Columns of hard negatives."""
         return int(self.table.num_columns) - 2
 
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """(anchor, positive) of every row."""
+        yield from zip(*(self.table.column(name).to_pylist() for name in (ANCHOR, POSITIVE)), strict=True)
+
     @cached_property
     def sha256(self) -> str:
         """SHA-256 over all texts in order: what the data is, wherever it came from."""

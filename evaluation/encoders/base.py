@@ -26,7 +26,7 @@ class EncoderFacts(Record):
 
     `sha256` covers every file that vectors depend on. `parameters` is None where the package does not tell;
     `embedding_parameters` are those of the input embedding. `max_seq_length` in tokens is None for a model that reads texts of
-    any length. `pooling_assumed`: the folder does not name a pooling.
+    any length; `query_length` where it reads fewer of a query. `pooling_assumed`: the folder does not name a pooling.
     """
 
     name: str
@@ -37,12 +37,18 @@ class EncoderFacts(Record):
     embedding_parameters: int | None
     dimensions: int
     max_seq_length: int | None
+    query_length: int | None = None
     pooling: str
     pooling_assumed: bool
     query_prompt: str
     document_prompt: str
     text_prompt: str
     dtype: str
+
+    def limit(self, role: Role) -> int | None:
+        """Tokens of a text of a role that are read; None: all."""
+        limits = [self.max_seq_length, self.query_length if role == "query" else None]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def prompt(self, role: Role) -> str:
         """What stands in front of texts of a role."""
@@ -54,6 +60,8 @@ class EncoderFacts(Record):
         if self.pooling_assumed:
             pooling += " (assumed: the folder names none; --pooling sets another)"
         length = f"{self.max_seq_length:,} tokens" if self.max_seq_length else "texts of any length"
+        if self.limit("query") != self.max_seq_length:
+            length += f" ({self.limit('query'):,} of a query)"
         prompts = ", ".join(
             f"{role} {text!r}"
             for role, text in (("query", self.query_prompt), ("document", self.document_prompt), ("text", self.text_prompt))
@@ -140,7 +148,7 @@ class BatchedEncoder(ABC):
         written = [number for number, text in enumerate(texts) if text.strip()]
         self.counts.texts += len(texts)
         self.counts.empty += len(texts) - len(written)
-        lengths = self.count_cut(self.lengths([texts[number] for number in written], role))
+        lengths = self.count_cut(self.lengths([texts[number] for number in written], role), role)
         new = []
         for place, row in enumerate(written):
             known = self.remembered.get((role, texts[row]))
@@ -157,9 +165,9 @@ class BatchedEncoder(ABC):
             self.remembered[role, texts[row]] = found[row].copy()
         return found
 
-    def count_cut(self, lengths: list[int]) -> list[int]:
+    def count_cut(self, lengths: list[int], role: Role = "text") -> list[int]:
         """The lengths as the model reads them, after what they lose was counted."""
-        limit = self.facts.max_seq_length
+        limit = self.facts.limit(role)
         if limit is None:
             return lengths
         over = [length - limit for length in lengths if length > limit]

@@ -17,6 +17,7 @@ from mecellem.module_folders import MODULES, read_modules
 from mecellem.tokenizer_files import read_json, read_vocabulary
 from megatron_recipes.run_folder import CHECKPOINT
 from post_training.exports import exported
+from post_training.start import from_hub
 
 Kind = Literal["bm25", "use", "akana", "model2vec", "sentence-transformers", "hugging-face"]
 
@@ -72,7 +73,7 @@ def find_sources(specs: Sequence[str], cache: Path | None = None) -> list[System
 
 
 def find_source(spec: str, cache: Path | None = None) -> SystemSource:
-    """What `spec` stands for: `bm25`, `use`, `akana`, a model's folder, or a Megatron checkpoint, each also as `NAME=...`.
+    """What `spec` stands for: `bm25`, `use`, `akana`, a folder, a Megatron checkpoint or a hub id, each also as `NAME=...`.
 
     A checkpoint is exported (and verified) into `cache`, by default RUN/evaluation/cache, unless it has been. Raises
     `UserError` when there is no such model, a file of it is missing, or its tokenizer belongs to another model.
@@ -82,9 +83,13 @@ def find_source(spec: str, cache: Path | None = None) -> SystemSource:
         return _packaged(name or word, word)
     folder = Path(word)
     if not folder.is_dir():
-        raise UserError(
-            f"{word} is neither a folder nor one of {', '.join(PACKAGED)}: give a model's folder or one of these words"
-        )
+        found = None if folder.exists() else from_hub(word)
+        if found is None:
+            raise UserError(
+                f"{word} is neither a folder nor one of {', '.join(PACKAGED)}: give a model's folder, a hub id or one of "
+                "these words"
+            )
+        name, folder = name or folder.name, found  # the download's own folder is called by its commit
     kind: Kind
     if (folder / CHECKPOINT).is_file():
         label = f"{folder.resolve().parent.parent.name}/{folder.resolve().name}"

@@ -176,6 +176,7 @@ def facts_of(
         embedding_parameters=None if embedding is None else embedding.numel(),
         dimensions=dimensions,
         max_seq_length=limit,
+        query_length=getattr(first, "query_length", None),
         pooling=pooling or "the model's own",
         pooling_assumed=assumed,
         query_prompt=query,

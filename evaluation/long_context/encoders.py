@@ -6,13 +6,19 @@ from collections.abc import Callable, Sequence
 
 from evaluation.encoders import Encoder, Role, Vectors
 from evaluation.long_context.windows import Unit
+from mecellem.errors import UserError
 
 
 def encode_whole(encoder: Encoder, texts: Sequence[str], role: Role) -> Vectors:
-    """Unit vectors `[n, dimensions]` of texts that the model reads to their end."""
+    """Unit vectors `[n, dimensions]` of texts that are read to their end. Raises `UserError` for longer questions."""
     before = encoder.counts.copy()
     vectors = encoder.encode(texts, role)
     cut = encoder.counts.since(before)
+    if cut.truncated and role == "query":
+        raise UserError(
+            f"{encoder.name} reads {encoder.facts.limit(role)} tokens of a question and {cut.truncated} of {len(texts)} "
+            "needles have a longer one: shorten them (--needles), or measure a model that reads more"
+        )
     assert not cut.truncated, f"{encoder.name} cut {cut.truncated} texts by {cut.tokens_cut} tokens, they were to fit"
     return vectors
 

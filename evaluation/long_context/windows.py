@@ -87,6 +87,8 @@ class Library:
         A window has at least 85% of what it may have. No two share text.
         """
         room = length - self.overhead - reserve
+        if room < 1:
+            return []
         # a document has no more tokens than bytes and special tokens: the short ones need not be measured
         able = [document for document in self.documents if len(document.text.encode()) >= FILLED * room]
         queues = [list(_runs(document.id, self.units(document), room)) for document in able]

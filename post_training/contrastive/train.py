@@ -152,8 +152,21 @@ def check(
         raise UserError(f"--batch-size {settings.batch_size} is shared by {ranks} ranks: give a multiple of {ranks}")
     if device.startswith("cuda:") and device != "cuda:0":
         raise UserError(f"--device {device}: set CUDA_VISIBLE_DEVICES={device.removeprefix('cuda:')} and give --device cuda")
-    if validation is not None and isinstance(data, PairSet) and validation.sha256 == data.sha256:
+    if validation is not None and isinstance(data, PairSet):
+        check_held_out(data, validation)
+
+
+def check_held_out(data: PairSet, validation: PairSet) -> None:
+    """Refuse held-out pairs that are trained on: what is measured on them would flatter. Raises `UserError`."""
+    trained = set(data.pairs())
+    both = sum(pair in trained for pair in validation.pairs())
+    if both == len(validation):
         raise UserError(f"{validation.origins[0]} is trained on, so it is no validation data: give pairs that were held out")
+    if both:
+        raise UserError(
+            f"{both:,} of {len(validation):,} validation pairs ({', '.join(validation.origins)}) are trained on too: remove "
+            "them from one of the two, or give others"
+        )
 
 
 def make_pairs(data: PairSet | Sequence[Document], settings: ContrastiveSettings) -> tuple[PairSet, Rows | None]:

@@ -149,6 +149,17 @@ def test_equal_inputs_give_equal_bytes_and_the_record_names_them(dropout_model, 
     assert record["versions"]["sentence-transformers"]
 
 
+def test_held_out_pairs_that_are_trained_on_are_refused(small_model, triplets, tmp_path):
+    train, validation = pair_set(triplets[:50], "train"), pair_set([row[:2] for row in triplets[47:60]], "held out")
+    settings = ContrastiveSettings(**QUICK)
+    with pytest.raises(UserError, match=r"3 of 13 validation pairs \(held out\) are trained on too: remove them"):
+        train_contrastive(small_model, tmp_path / "out", train, settings, validation=validation, device="cpu")
+    with pytest.raises(UserError, match="is trained on, so it is no validation data"):  # other order, no negatives
+        rows = [row[:2] for row in triplets[40:10:-1]]
+        train_contrastive(small_model, tmp_path / "out", train, settings, validation=pair_set(rows, "held out"), device="cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_held_out_pairs_are_measured_before_during_and_after(small_model, triplets, tmp_path):
     train, held_out = pair_set(triplets[:300], "train"), pair_set(triplets[300:], "held out")
     settings = ContrastiveSettings(**{**QUICK, "steps": 5})

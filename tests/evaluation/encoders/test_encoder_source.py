@@ -65,6 +65,17 @@ def test_same_model_in_another_place_has_the_same_hash(plain: Path, tmp_path: Pa
     assert find_source(str(plain)).sha256 == find_source(str(shutil.copytree(plain, tmp_path / "twin"))).sha256
 
 
+def test_a_hub_id_is_its_download_under_its_own_name(plain: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr("conversion.source.model_from_hub", lambda word: asked.append(word) or plain)
+    found = find_sources(["intfloat/multilingual-e5-small", "teacher=intfloat/multilingual-e5-small"])
+    assert [source.name for source in found] == ["multilingual-e5-small", "teacher"]
+    assert {source.sha256 for source in found} == {find_source(str(plain)).sha256}
+    assert asked == ["intfloat/multilingual-e5-small"] * 2
+    with pytest.raises(UserError, match="give a model's folder, a hub id or one of these words"):
+        find_source(f"{plain.parent}/misspelt")  # a path that is not there is no id
+
+
 def test_missing_things_are_named(tmp_path: Path, plain: Path):
     with pytest.raises(UserError, match="nowhere is neither a folder nor one of bm25, use, akana"):
         find_source("nowhere")

@@ -106,6 +106,21 @@ def test_texts_over_the_context_length_are_counted_with_the_tokens_that_they_los
     assert (encoder.counts.truncated, encoder.counts.tokens_cut) == (len(over), sum(over))
 
 
+def test_a_query_length_of_the_models_own_counts(sentence_transformer: Path, tmp_path: Path):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(sentence_transformer), device="cpu")
+    model[0].query_length = 8
+    model.save_pretrained(str(tmp_path / "short"))
+    encoder = open_encoder(str(tmp_path / "short"), device="cpu")
+    lengths = encoder.lengths(TEXTS, "query")
+    assert min(lengths) > 8 and "32 tokens (8 of a query)" in encoder.facts.sentence()
+    encoder.encode(TEXTS, "query")
+    assert (encoder.counts.truncated, encoder.counts.tokens_cut) == (len(TEXTS), sum(lengths) - 8 * len(TEXTS))
+    short = [encoder.model.tokenizer.decode(encoder.model.tokenizer(f"soru: {TEXTS[0]}")["input_ids"][1:7])]
+    assert np.allclose(encoder.encode(TEXTS[:1], "query"), encoder.model.encode(short, normalize_embeddings=True), atol=1e-5)
+
+
 def test_counts_since_an_earlier_moment(plain: Path):
     encoder = open_encoder(str(plain), device="cpu")
     encoder.encode(["", TEXTS[0]], "text")

@@ -56,6 +56,11 @@ def test_windows_are_full_whole_and_apart(length: int, most: int, reserve: int):
     assert Library(documents[::-1], count_words, 0).windows(length, max(1, most - 1), reserve) == found[: max(1, most - 1)]
 
 
+def test_a_length_that_the_needle_fills_has_no_window():
+    assert Library(long_documents(3, 60), count_words, 0).windows(64, 4, reserve=62) == []
+    assert Library(long_documents(3, 60), count_words, 0).windows(64, 4, reserve=100) == []
+
+
 def test_documents_take_turns():
     found = Library(long_documents(4), count_words, 0).windows(100, 4)
     assert len({window.key for window in found}) == 4
