@@ -25,6 +25,7 @@ def efficiency(
     out: Path = Path("data/efficiency/results.json"),
     plot: Path | None = None,
     cache: Path | None = None,
+    encoders: Path | None = None,
     device: str = "auto",
     settings: EfficiencySettings = EfficiencySettings(),  # noqa: B008 (frozen)
     encoding: EncoderSettings = EncoderSettings(),  # noqa: B008 (frozen)
@@ -46,6 +47,7 @@ def efficiency(
         out: where all figures go (JSON)
         plot: where the picture goes (PNG, its data beside it as CSV); beside the figures unless given
         cache: where measurements are kept; beside the figures unless given
+        encoders: YAML file with settings of single systems, as `mecellem evaluate` takes it
         device: auto, cpu, cuda or cuda:N
         settings: how costs are measured
         encoding: how texts become vectors
@@ -61,7 +63,17 @@ def efficiency(
     reads: list[Path | str] = [*systems, *(texts if systems else ()), *tables, *([leaderboard] if leaderboard else [])]
     with step("production efficiency", reads, writes=[out]) as console:
         results = rank_systems(
-            systems, texts, leaderboard, tables, definitions, out, cache or out.parent / "cache", settings, encoding, device
+            systems,
+            texts,
+            leaderboard,
+            tables,
+            definitions,
+            out,
+            cache or out.parent / "cache",
+            settings,
+            encoding,
+            device,
+            encoders=encoders,
         )
         print_results(console, results)
         if not any(board.fronts for board in results.boards):

@@ -15,6 +15,7 @@ from evaluation.efficiency.results import Costs, EfficiencyResults
 from evaluation.efficiency.settings import EfficiencySettings
 from evaluation.efficiency.table import Table, read_table
 from evaluation.efficiency.workload import read_workload
+from evaluation.encoders.own_settings import read_own_settings
 from evaluation.encoders.settings import EncoderSettings
 from evaluation.machine import hardware_line, versions
 from evaluation.results import write_record
@@ -35,9 +36,11 @@ def rank_systems(
     encoding: EncoderSettings,
     device: str = "auto",
     opener: Opener = open_system,
+    encoders: Path | None = None,
 ) -> EfficiencyResults:
     """Measure `systems`, join them with the qualities that are known, rank all boards, and write `out` (JSON).
 
+    `encoders`: a file of single systems' settings (`read_own_settings`); `encoding` holds for all others.
     Raises `UserError` for bad input before anything is measured.
     """
     chosen = definition_files.read_definitions(definitions or definition_files.DEFAULT)
@@ -47,7 +50,7 @@ def rank_systems(
     if not systems and not boards:
         raise UserError("there is nothing to rank: name systems, or give --table or --leaderboard")
     place = pick_device(device)
-    measured = measure_systems(systems, texts, settings, encoding, place, Cache(cache), opener)
+    measured = measure_systems(systems, texts, settings, encoding, place, Cache(cache), opener, encoders)
     hardware = hardware_line(place)
     say_unmatched(measured, boards)
     results = EfficiencyResults(
@@ -71,16 +74,18 @@ def measure_systems(
     device: str,
     store: Cache,
     opener: Opener,
+    encoders: Path | None = None,
 ) -> list[Costs]:
     """The costs of all systems, one after another."""
     if not specs:
         return []
     sources = check_sources(specs, store.folder)
+    own = read_own_settings(encoders, encoding, sources)
     workload = read_workload(texts, settings)
     found = []
     for number, source in enumerate(sources, start=1):
         console().print(f"system {number} of {len(sources)}: {source.name}", markup=False)
-        found.append(cached_costs(source, workload, settings, encoding, device, store, opener))
+        found.append(cached_costs(source, workload, settings, own.get(source.name, encoding), device, store, opener))
     return found
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from evaluation.encoders import (
     find_sources,
     open_source,
 )
+from evaluation.encoders.own_settings import read_own_settings
 from evaluation.leaderboard.means import compare, group_means, means
 from evaluation.leaderboard.results import Leaderboard, SystemResults, TaskResult
 from evaluation.leaderboard.tables import result_line
@@ -63,16 +64,24 @@ def all_versions() -> dict[str, str]:
 
 @dataclass(slots=True)
 class Measurement:
-    """One call: what scores depend on besides system and task, and where they are kept."""
+    """One call: what scores depend on besides system and task, and where they are kept.
+
+    `own`: settings of single systems by their names, in place of `settings`.
+    """
 
     settings: EncoderSettings
     device: str
     store: Cache
     versions: dict[str, str]
+    own: Mapping[str, EncoderSettings] = field(default_factory=dict)
+
+    def settings_of(self, source: SystemSource) -> EncoderSettings:
+        """How a system's texts become vectors."""
+        return self.own.get(source.name, self.settings)
 
     def key(self, source: SystemSource, task: TaskFacts | None = None) -> dict[str, Any]:
         """All that the vectors of a system, or its scores on a task, depend on."""
-        settings = asdict(self.settings)
+        settings = asdict(self.settings_of(source))
         del settings["batch_tokens"]
         return {
             "system": source.sha256,
@@ -126,9 +135,11 @@ def evaluate_systems(
     task_settings: CorpusTaskSettings,
     device: str = "auto",
     find: FindTasks = Tasks,
+    encoders: Path | None = None,
 ) -> Leaderboard:
     """Score every system (`find_source`'s words) on every task and write `out/results.json`.
 
+    `encoders`: a file of single systems' settings (`read_own_settings`); `settings` are those of all others.
     BM25 is added where a task is retrieval. Every finished pair is kept in `cache/evaluation`, so a call that was interrupted
     goes on where it was. Raises `UserError` for bad input, before any text is encoded, and for a model whose vectors are no
     numbers.
@@ -136,8 +147,10 @@ def evaluate_systems(
     if not specs:
         raise UserError("no model was given: name one or more model folders, or bm25, use or akana")
     place = pick_device(device)
-    work = Measurement(settings, place, Cache(cache / "evaluation"), all_versions())
-    sources = find_sources(specs, work.store.folder)
+    store = Cache(cache / "evaluation")
+    sources = find_sources(specs, store.folder)
+    own = read_own_settings(encoders, settings, sources)
+    work = Measurement(settings, place, store, all_versions(), own)
     there = corpus if corpus.is_dir() or "corpus" in names else None  # who asks for other tasks needs no corpus
     tasks = find(names, corpus=there, cache=cache, settings=task_settings)
     facts = list(tasks.found.facts)
@@ -156,7 +169,7 @@ def evaluate_systems(
         systems=against_bm25(systems),
         means=means(facts, scores),
         group_means=group_means(names, scores),
-        settings=asdict(settings) | {"device": place},
+        settings=asdict(settings) | {"device": place, "own": {name: asdict(found) for name, found in own.items()}},
         versions=work.versions,
     )
     write_record(out / "results.json", board)
@@ -187,7 +200,7 @@ def evaluate_system(
 
     def system() -> Encoder | Bm25:
         if not loaded:
-            loaded.append(open_source(source, device=work.device, settings=work.settings))
+            loaded.append(open_source(source, device=work.device, settings=work.settings_of(source)))
         return loaded[0]
 
     def facts() -> EncoderFacts:

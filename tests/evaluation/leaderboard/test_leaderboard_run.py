@@ -37,9 +37,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_transformer(tmp_path_factory.mktemp("models") / "kucuk")
 
 
-def run(folder: Path, specs, names=ALL, find=TinyTasks, settings=SETTINGS, device="cpu") -> Leaderboard:
+def run(folder: Path, specs, names=ALL, find=TinyTasks, settings=SETTINGS, device="cpu", encoders=None) -> Leaderboard:
     words, places = [str(spec) for spec in specs], (folder / "corpus", folder, folder / "cache")
-    return evaluate_systems(words, names, *places, settings, CorpusTaskSettings(), device, find)
+    return evaluate_systems(words, names, *places, settings, CorpusTaskSettings(), device, find, encoders)
 
 
 @pytest.fixture
@@ -94,6 +94,19 @@ def test_bm25_is_always_there_for_retrieval_and_has_no_mean_over_tasks_that_it_c
     )
     assert [system.kind for system in run(tmp_path, ["use"], ("bitext",)).systems] == ["use"]
     assert len(run(tmp_path, ["bm25"], ("retrieval",)).systems) == 1
+
+
+def test_a_model_is_given_its_own_prompts_and_others_keep_theirs(tmp_path: Path, model: Path, encoded):
+    plain = run(tmp_path, [f"a={model}"], ("retrieval",)).systems[0]
+    own, before = tmp_path / "encoders.yaml", len(encoded)
+    own.write_text('b: {query_prompt: "kanun ve karar: ", document_prompt: "x: "}\n', encoding="utf-8")
+    board = run(tmp_path, [f"a={model}", f"b={model}"], ("retrieval",), encoders=own)
+    one, other = board.systems[:2]
+    assert one.facts is not None and other.facts is not None
+    assert one == plain and {name for name, _ in encoded[before:]} == {"b"}  # a's scores were kept
+    assert (one.facts.query_prompt, other.facts.query_prompt) == ("", "kanun ve karar: ")
+    assert one.tasks["TinyRetrieval"].per_item != other.tasks["TinyRetrieval"].per_item
+    assert board.settings["own"]["b"]["document_prompt"] == "x: "
 
 
 def test_results_are_written_and_read_back(tmp_path: Path, model: Path):
