@@ -101,7 +101,7 @@ def benchmark(
         settings = EncoderSettings(max_seq_length=max_seq_length, batch_tokens=batch_tokens)
         encoder = open_encoder(folder, device="cpu", settings=settings)
         assert isinstance(encoder, TransformerEncoder)
-        lengths = np.array(encoder.count_cut(encoder.lengths(documents, "text")))
+        lengths = np.array(encoder.count_cut(encoder.lengths(documents, "text"), "text"))
         runners = contenders(encoder, documents)
         took: dict[str, list[float]] = {name: [] for name in runners}
         vectors: dict[str, np.ndarray] = {}

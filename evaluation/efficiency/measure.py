@@ -78,6 +78,8 @@ def measure_systems(
 ) -> list[Costs]:
     """The costs of all systems, one after another."""
     if not specs:
+        if encoders:
+            raise UserError(f"--encoders {encoders}: there are no systems that it could be for: name them, or leave it out")
         return []
     sources = check_sources(specs, store.folder)
     own = read_own_settings(encoders, encoding, sources)

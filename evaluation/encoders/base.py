@@ -165,7 +165,7 @@ class BatchedEncoder(ABC):
             self.remembered[role, texts[row]] = found[row].copy()
         return found
 
-    def count_cut(self, lengths: list[int], role: Role = "text") -> list[int]:
+    def count_cut(self, lengths: list[int], role: Role) -> list[int]:
         """The lengths as the model reads them, after what they lose was counted."""
         limit = self.facts.limit(role)
         if limit is None:

@@ -1,7 +1,6 @@
 """`--encoders FILE.yaml`: settings of single models, each under its name, where one flag for all would not do.
 
-e5: {query_prompt: "query: ", document_prompt: "passage: "}
-gte: {pooling: cls}
+A line a model: `e5: {query_prompt: "query: ", document_prompt: "passage: "}`, `gte: {pooling: cls}`.
 """
 
 from __future__ import annotations

@@ -170,6 +170,14 @@ def test_benchmarks_stay_apart(tmp_path):
     assert own.scores == alone.scores
 
 
+def test_a_system_has_its_own_settings(tmp_path, texts):
+    own, folder = tmp_path / "encoders.yaml", write_model2vec(tmp_path / "static")
+    own.write_text("short: {max_seq_length: 3}\n", encoding="utf-8")
+    words = (f"short={folder}", f"long={folder}", "--texts", texts, *SHORT, "--encoders", own, "--cache", tmp_path / "cache")
+    short, long = run(tmp_path / "results.json", *words).measured
+    assert short.max_seq_length == 3 and long.max_seq_length != 3
+
+
 def test_bad_input_stops_before_anything_is_measured(tmp_path, texts, monkeypatch):
     monkeypatch.setattr("evaluation.efficiency.cost.measure_alone", lambda *_: pytest.fail("measured"))
     folder = write_transformer(tmp_path / "model")
@@ -182,6 +190,7 @@ def test_bad_input_stops_before_anything_is_measured(tmp_path, texts, monkeypatc
         (("bm25",), "bm25 makes no vectors"),
         ((tmp_path / "nothing", "--texts", texts), "neither a folder nor one of"),
         (("--table",), "there is nothing to rank"),
+        (("--encoders", bad), "bad.yaml: there are no systems that it could be for"),
     ):
         with pytest.raises(UserError, match=message):
             run(tmp_path / "results.json", *words)
