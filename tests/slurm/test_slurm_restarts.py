@@ -117,7 +117,7 @@ class Job:
     def beats(self) -> bool:
         return len(list((self.run / "heartbeat").glob("rank_*"))) == 2
 
-    def wait(self, condition: Callable[[], object], seconds: float = 90) -> None:
+    def wait(self, condition: Callable[[], object], seconds: float = 180) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert (time.monotonic() < end and not self.ended()) or condition(), f"{self.fields()}\n{self.said()}"
