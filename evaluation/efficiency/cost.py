@@ -70,10 +70,12 @@ def cached_costs(
     opener: Opener = open_system,
 ) -> Costs:
     """The costs of one system, measured once for the same files, texts, settings, code and hardware."""
+    import torch
+
     parts = {
         "system": [source.name, source.spec, source.sha256],
         "texts": workload.key,
-        "settings": settings.measuring(),
+        "settings": settings.measuring() | {"threads": settings.threads or torch.get_num_threads()},
         "encoding": asdict(encoding),
         "hardware": hardware_line(device),
         "device": device,
@@ -135,6 +137,7 @@ def measure(
         sha256=source.sha256,
         kind=facts.kind,
         dtype=facts.dtype,
+        threads=torch.get_num_threads(),
         pooling=facts.pooling,
         parameters=facts.parameters,
         embedding_parameters=facts.embedding_parameters,

@@ -50,7 +50,7 @@ def rank_systems(
     if not systems and not boards:
         raise UserError("there is nothing to rank: name systems, or give --table or --leaderboard")
     place = pick_device(device)
-    measured = measure_systems(systems, texts, settings, encoding, place, Cache(cache), opener, encoders)
+    measured, own = measure_systems(systems, texts, settings, encoding, place, Cache(cache), opener, encoders)
     hardware = hardware_line(place)
     say_unmatched(measured, boards)
     results = EfficiencyResults(
@@ -58,7 +58,7 @@ def rank_systems(
             make_board(board, measured, chosen, hardware, settings.index_precision, settings.pareto_quality) for board in boards
         ],
         measured=measured,
-        settings=asdict(settings) | asdict(encoding),
+        settings=asdict(settings) | asdict(encoding) | {"own": {name: asdict(found) for name, found in own.items()}},
         versions=versions(),
         hardware=hardware,
     )
@@ -75,12 +75,12 @@ def measure_systems(
     store: Cache,
     opener: Opener,
     encoders: Path | None = None,
-) -> list[Costs]:
-    """The costs of all systems, one after another."""
+) -> tuple[list[Costs], dict[str, EncoderSettings]]:
+    """The costs of all systems, one after another, and the settings of those that have their own."""
     if not specs:
         if encoders:
             raise UserError(f"--encoders {encoders}: there are no systems that it could be for: name them, or leave it out")
-        return []
+        return [], {}
     sources = check_sources(specs, store.folder)
     own = read_own_settings(encoders, encoding, sources)
     workload = read_workload(texts, settings)
@@ -88,7 +88,7 @@ def measure_systems(
     for number, source in enumerate(sources, start=1):
         console().print(f"system {number} of {len(sources)}: {source.name}", markup=False)
         found.append(cached_costs(source, workload, settings, own.get(source.name, encoding), device, store, opener))
-    return found
+    return found, own
 
 
 def say_unmatched(measured: Sequence[Costs], boards: Sequence[Table]) -> None:

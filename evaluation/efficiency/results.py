@@ -15,7 +15,7 @@ class Costs(Record):
 
     `load` is from opening the model to the first query's vector, without the import of libraries; `documents_per_second` is
     of the median pass. `memory` is what the system needs beside Python and its libraries, `libraries_memory` what those need;
-    on a GPU `gpu_memory` is the most that was allocated there.
+    `threads` are those that torch computed with; on a GPU `gpu_memory` is the most that was allocated there.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Costs(Record):
     sha256: str
     kind: str
     dtype: str
+    threads: int
     pooling: str
     parameters: int | None
     embedding_parameters: int | None

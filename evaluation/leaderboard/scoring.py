@@ -21,6 +21,7 @@ from evaluation.leaderboard.adapters import Found, MtebBm25, MtebEncoder, MtebSe
 from evaluation.leaderboard.results import Interval, TaskResult
 from evaluation.machine import hardware_line
 from evaluation.tasks.facts import TaskFacts
+from mecellem.errors import UserError
 
 PerItem = dict[str, dict[str, float]]
 LOADER_ROWS = 1024  # texts that mteb hands over at a time; batches are made of all of them
@@ -35,7 +36,7 @@ def quiet() -> Iterator[None]:
 
 
 def score(system: Encoder | Bm25, task: Any, facts: TaskFacts, device: str) -> TaskResult:
-    """Run a loaded task. Raises `UserError` for vectors that are no numbers."""
+    """Run a loaded task. Raises `UserError` for vectors, or a score, that are no numbers."""
     started = time.perf_counter()
     before = Counts() if isinstance(system, Bm25) else system.counts.copy()
     with tempfile.TemporaryDirectory(prefix="mecellem-") as folder:
@@ -51,7 +52,11 @@ def score(system: Encoder | Bm25, task: Any, facts: TaskFacts, device: str) -> T
     counts = Counts() if isinstance(system, Bm25) else system.counts.since(before)
     scores = averaged([found for split in results.values() for found in split.values()])
     main = scores.get("main_score", math.nan)
-    assert math.isfinite(main), (facts.name, scores)
+    if not math.isfinite(main):
+        raise UserError(
+            f"{facts.name}: {facts.main_metric} of this model is no number, as where the vectors of all texts are the same or "
+            "the task has too few items: leave the task out (--tasks), or mend the model"
+        )
     check_agreement(scores, metric, per_item)
     return TaskResult(
         task=facts.name,

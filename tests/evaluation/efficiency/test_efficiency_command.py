@@ -174,8 +174,10 @@ def test_a_system_has_its_own_settings(tmp_path, texts):
     own, folder = tmp_path / "encoders.yaml", write_model2vec(tmp_path / "static")
     own.write_text("short: {max_seq_length: 3}\n", encoding="utf-8")
     words = (f"short={folder}", f"long={folder}", "--texts", texts, *SHORT, "--encoders", own, "--cache", tmp_path / "cache")
-    short, long = run(tmp_path / "results.json", *words).measured
+    results = run(tmp_path / "results.json", *words)
+    short, long = results.measured
     assert short.max_seq_length == 3 and long.max_seq_length != 3
+    assert list(results.settings["own"]) == ["short"] and results.settings["own"]["short"]["max_seq_length"] == 3
 
 
 def test_bad_input_stops_before_anything_is_measured(tmp_path, texts, monkeypatch):

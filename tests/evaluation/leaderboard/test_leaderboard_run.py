@@ -233,6 +233,12 @@ def test_nan_names_the_model_and_keeps_what_was_scored(tmp_path: Path, encoded):
     assert len(list((tmp_path / "cache" / "evaluation").glob("score-*.json"))) == 1
 
 
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_a_score_that_is_no_number_is_told_of(tmp_path: Path, model: Path):
+    with pytest.raises(UserError, match="TinySts: cosine_spearman of this model is no number"):
+        run(tmp_path, [model], ("sts",))
+
+
 def test_empty_documents_and_long_ones_are_counted(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]):
     documents = [("d0", LAW[0][1]), ("d1", ""), ("d2", LAW[1][1] * 9), ("d3", "   "), ("d4", LAW[2][1] * 9)]
     judgements = {"q0": {"d0": 1}, "q1": {"d2": 1}}

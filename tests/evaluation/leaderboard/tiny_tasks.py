@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from datasets import Dataset, DatasetDict
-from mteb.abstasks import AbsTaskBitextMining, AbsTaskClassification, AbsTaskRetrieval
+from mteb.abstasks import AbsTaskBitextMining, AbsTaskClassification, AbsTaskRetrieval, AbsTaskSTS
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
 
@@ -76,7 +76,20 @@ class TinyClassification(AbsTaskClassification):
         self.data_loaded = True
 
 
-KINDS = {"retrieval": TinyRetrieval, "bitext": TinyBitext, "classification": TinyClassification}
+class TinySts(AbsTaskSTS):
+    """Pairs of one and the same text: no system can rank them."""
+
+    metadata = metadata("TinySts", "STS", "cosine_spearman")
+    min_score, max_score = 0, 5
+
+    def load_data(self, **_: Any) -> None:
+        texts = [LAW[0][1]] * 4
+        rows = Dataset.from_dict({"sentence1": texts, "sentence2": texts, "score": [0.0, 1.0, 3.0, 5.0]})
+        self.dataset = DatasetDict({"test": rows})
+        self.data_loaded = True
+
+
+KINDS = {"retrieval": TinyRetrieval, "bitext": TinyBitext, "classification": TinyClassification, "sts": TinySts}
 
 
 def facts_of(task: Any, category: str, revision: str = "1") -> TaskFacts:
