@@ -102,7 +102,8 @@ def measured_line(results: EfficiencyResults) -> str:
     """On what costs were measured, and what some of them mean."""
     first = results.measured[0]
     return (
-        f"{results.hardware}, {first.threads} thread{'s' if first.threads != 1 else ''}; queries of {first.query_characters:.0f} and documents of {first.document_characters:.0f} "
+        f"{results.hardware}, threads {first.threads}; "
+        f"queries of {first.query_characters:.0f} and documents of {first.document_characters:.0f} "
         f"characters on average; memory is without the {first.libraries_memory / 1e6:.0f} MB of Python and its libraries, "
         "cut are documents that are longer than the context"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from evaluation.leaderboard.results import Leaderboard, SystemResults, TaskResult
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NONE = "–"
+TASK_WIDTH, SYSTEM_WIDTH = 24, 14  # characters of names before they fold
 
 
 def score(value: float | None) -> str:
@@ -54,29 +56,46 @@ def count(value: int | None) -> str:
     return f"{value / 1e6:.1f}M" if value >= 1e5 else f"{value / 1e3:.0f}K"
 
 
-def board_table(board: Leaderboard) -> Table:
-    """One column a system, best mean first: tasks by category with its mean, means over all, sizes. Bold: best of a row."""
+def board_tables(board: Leaderboard, width: int | None = None) -> Iterator[Table]:
+    """As many systems abreast as `width` columns have room for (None: all), best mean first.
+
+    One column a system: tasks by category with its mean, means over all, sizes. Bold: the best of a row, over all tables.
+    """
+    systems = ranked(board)
+    names = min(TASK_WIDTH, max(len("mean of retrieval"), *(len(task.name) for task in board.tasks)))
+    heads = names + max(len(task.main_metric) for task in board.tasks)
+    cells = max(7, *(min(SYSTEM_WIDTH, len(system.name)) for system in systems))
+    abreast = len(systems) if width is None else max(1, (width - heads - 7) // (cells + 3))  # 7 and 3: borders and blanks
+    for start in range(0, len(systems), abreast):
+        yield board_table(board, systems, slice(start, start + abreast))
+
+
+def board_table(board: Leaderboard, systems: Sequence[SystemResults], shown: slice) -> Table:
+    """The table of some of the systems."""
     from rich.table import Table
 
-    systems = ranked(board)
     table = Table(title="leaderboard", title_justify="left")
     table.add_column("task", overflow="fold")
-    table.add_column("metric")
-    for system in systems:
-        table.add_column(system.name, justify="right", overflow="fold")
+    table.add_column("metric", no_wrap=True)
+    for system in systems[shown]:
+        table.add_column(system.name, justify="right", overflow="fold", max_width=SYSTEM_WIDTH, min_width=5)
     over_all, groups = [*board.means[:2], *board.group_means], board.means[2:]
     metrics = {task.name: task.main_metric for task in board.tasks}
+
+    def add(name: str, metric: str, values: list[float | None]) -> None:
+        table.add_row(name, metric, *score_cells(values)[shown])
+
     for mean in groups:
         for task in mean.tasks:
             found = [system.tasks.get(task) for system in systems]
-            table.add_row(task, metrics[task], *score_cells([result.main_score if result else None for result in found]))
+            add(task, metrics[task], [result.main_score if result else None for result in found])
         if len(mean.tasks) > 1:
-            table.add_row(f"mean of {mean.name}", "", *score_cells([mean.values[system.name] for system in systems]))
+            add(f"mean of {mean.name}", "", [mean.values[system.name] for system in systems])
         table.add_section()
     for mean in over_all:
-        table.add_row(mean.name, "", *score_cells([mean.values[system.name] for system in systems]))
+        add(mean.name, "", [mean.values[system.name] for system in systems])
     table.add_section()
-    facts = [system.facts for system in systems]
+    facts = [system.facts for system in systems[shown]]
     table.add_row("parameters", "", *(count(item.parameters if item else None) for item in facts))
     table.add_row("dimensions", "", *(str(item.dimensions) if item else NONE for item in facts))
     return table
@@ -126,7 +145,8 @@ def comparison_lines(board: Leaderboard) -> list[str]:
 
 def print_board(out: Console, board: Leaderboard) -> None:
     """The table, what is in the means, and how each system stands to BM25."""
-    out.print(board_table(board))
+    for table in board_tables(board, out.width):
+        out.print(table)
     for line in (*mean_lines(board), *comparison_lines(board)):
         out.print(line, markup=False)
 

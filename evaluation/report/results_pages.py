@@ -53,7 +53,7 @@ def counted(count: int, what: str) -> str:
 def leaderboard_content(found: leaderboard.Leaderboard) -> Content:
     """Of `mecellem evaluate`."""
     from evaluation.leaderboard.plot import board_figure
-    from evaluation.leaderboard.tables import board_table, comparison_lines, mean_lines
+    from evaluation.leaderboard.tables import board_tables, comparison_lines, mean_lines
 
     names = ", ".join(system.name for system in found.systems)
     machines = dict.fromkeys(result.hardware for system in found.systems for result in system.tasks.values())
@@ -61,7 +61,7 @@ def leaderboard_content(found: leaderboard.Leaderboard) -> Content:
     return Content(
         heading="Leaderboard",
         headline=f"{names} on {counted(len(found.tasks), 'task')}, by mteb's own evaluators.",
-        tables=[board_table(found)],
+        tables=[*board_tables(found)],
         notes=[*mean_lines(found), *comparison_lines(found)],
         figures={"leaderboard": (partial(board_figure, found), "Scores of every system on every task", caption)},
         settings=found.settings,

@@ -8,18 +8,20 @@ import resource
 import subprocess
 import sys
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from browser_pages import check_page
 from encoder_models import spoil, write_sentence_transformer, write_transformer
+from rich.console import Console
 from tiny_tasks import LAW, TinyRetrieval, TinyTasks, broken
 
 from evaluation.encoders import EncoderSettings, open_encoder
 from evaluation.encoders.base import BatchedEncoder
 from evaluation.leaderboard.measure import evaluate_systems
 from evaluation.leaderboard.results import Leaderboard
-from evaluation.leaderboard.tables import print_board, score
+from evaluation.leaderboard.tables import board_tables, print_board, score
 from evaluation.report import main as report
 from evaluation.results import LeftOut
 from evaluation.tasks.facts import Found
@@ -279,6 +281,19 @@ def test_auto_is_the_device_that_it_finds(tmp_path: Path, model: Path, encoded):
     encoded.clear()
     board = run(tmp_path, [model], ("bitext",), device="auto")
     assert board.settings["device"] == place and encoded == []
+
+
+def test_systems_that_a_terminal_has_no_room_for_stand_below(tmp_path: Path, model: Path):
+    board = run(tmp_path, [f"sistem{number}={model}" for number in range(7)], ("retrieval", "bitext"))
+    tables = list(board_tables(board, 80))
+    assert [len(table.columns) - 2 for table in tables] == [4, 4]  # seven and BM25
+    assert [table.row_count for table in tables] == [tables[0].row_count] * 2
+    shown = Console(file=StringIO(), width=80)
+    shown.print(*tables)
+    printed = shown.file.getvalue()
+    assert all(printed.count(f" sistem{number} ") == 1 for number in range(7)) and "TinyRetrieval" in printed
+    (whole,) = board_tables(board)
+    assert len(whole.columns) == 10
 
 
 def test_tasks_that_a_group_lacks_are_named_and_in_no_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
