@@ -4,10 +4,11 @@
 
 Learned from: the sample's train split with the English of the same help pages and of WordNet (`distill_texts.py`), without
 labels. Of every text 64 tokens are read, by teacher and students, in training as in the tasks. Measured: tokens a word on the
-test split, encoding speed on the same texts in turns, and real tasks: retrieval of LibreOffice's help in Turkish, in English
-and from English to Turkish, of Atatürk's speeches, English-Turkish bitext of a contract and of the declaration of human
-rights. Only queries whose page or speech is in the test split count, among all documents as candidates: nothing that was
-learned from has any of their words. Pruning the teacher to the pieces in use is a row of the table, for it costs nothing.
+test split, encoding speed on the same whole texts in turns, and real tasks: retrieval of LibreOffice's help in Turkish, in
+English and from English to Turkish, of Atatürk's speeches, English-Turkish bitext of a contract and of the declaration of
+human rights. Only queries whose page or speech is in the test split count, among all documents as candidates: nothing that
+was learned from has any of their words. Pruning the teacher to the pieces in use is a row of the table, for it costs
+nothing.
 What is done is kept: a call that was stopped goes on, and one with other settings makes its own.
 """
 

@@ -62,6 +62,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
         "evaluation.leaderboard:main",
         "models of any kind on retrieval, bitext, classification and more, beside BM25",
     ),
+    ("evaluate", "retrieval"): ("evaluation.leaderboard:main_retrieval", "the same, on tasks of retrieval alone"),
     ("evaluate", "prefetch"): ("evaluation.tasks.prefetch:main", "download what evaluation tasks read, for offline machines"),
     ("evaluate", "fill-mask"): (
         "evaluation.fill_mask:main",

@@ -1,5 +1,5 @@
 """`mecellem evaluate`: any models on any mteb tasks beside BM25, every part computed once, in one table."""
 
-from evaluation.leaderboard.command import main
+from evaluation.leaderboard.command import main, main_retrieval
 
-__all__ = ["main"]
+__all__ = ["main", "main_retrieval"]

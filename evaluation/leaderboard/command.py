@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from evaluation.encoders.settings import EncoderSettings
+from evaluation.tasks.facts import Category
 from evaluation.tasks.settings import CorpusTaskSettings
 from mecellem.console import step
 from mecellem.files import atomic_write
@@ -21,6 +22,7 @@ def evaluate(
     out: Path = Path("data/evaluation"),
     cache: Path = Path(".cache"),
     encoders: Path | None = None,
+    categories: tuple[Category, ...] = (),
     device: str = "auto",
     settings: EncoderSettings = EncoderSettings(),  # noqa: B008 (frozen)
     task_settings: CorpusTaskSettings = CorpusTaskSettings(),  # noqa: B008 (frozen)
@@ -41,6 +43,7 @@ def evaluate(
         out: folder for results.json, leaderboard.csv and leaderboard.png
         cache: where the tasks' data are (`mecellem evaluate prefetch` fills it) and finished parts are kept
         encoders: YAML file with settings of single models, `NAME: {query_prompt: "query: ", document_prompt: "passage: "}`
+        categories: of the tasks only those of these categories; `mecellem evaluate retrieval` is the one with that word
         device: auto, cpu, cuda or cuda:N
         settings: how texts become vectors
         task_settings: how large the tasks from --corpus are
@@ -50,9 +53,12 @@ def evaluate(
     from evaluation.leaderboard.tables import board_csv, print_board
 
     files = [out / name for name in ("results.json", "leaderboard.csv", "leaderboard.png")]
-    title = f"evaluate {len(models)} model{'' if len(models) == 1 else 's'}"
+    kinds = f" on {', '.join(categories)}" if categories else ""
+    title = f"evaluate {len(models)} model{'' if len(models) == 1 else 's'}{kinds}"
     with step(title, reads=[*models, *([corpus] if "corpus" in tasks else [])], writes=files) as console:
-        board = evaluate_systems(models, tasks, corpus, out, cache, settings, task_settings, device, encoders=encoders)
+        board = evaluate_systems(
+            models, tasks, corpus, out, cache, settings, task_settings, device, encoders=encoders, categories=categories
+        )
         with atomic_write(files[1]) as handle:
             handle.write(board_csv(board))
         with atomic_write(files[2], "wb") as handle:
@@ -63,4 +69,10 @@ def evaluate(
 def main(argv: Sequence[str]) -> int:
     """Entry point of `mecellem evaluate`."""
     parse_and_call(evaluate, argv, prog="mecellem evaluate")
+    return 0
+
+
+def main_retrieval(argv: Sequence[str]) -> int:
+    """Entry point of `mecellem evaluate retrieval`."""
+    parse_and_call(evaluate, [*argv, "--categories", "retrieval"], prog="mecellem evaluate retrieval")
     return 0

@@ -25,7 +25,7 @@ from evaluation.leaderboard.results import Leaderboard, SystemResults, TaskResul
 from evaluation.leaderboard.tables import result_line
 from evaluation.machine import versions
 from evaluation.results import write_record
-from evaluation.tasks.facts import Found, TaskFacts
+from evaluation.tasks.facts import Category, Found, TaskFacts
 from evaluation.tasks.find import Tasks
 from evaluation.tasks.settings import CorpusTaskSettings
 from mecellem.console import console
@@ -118,11 +118,11 @@ class OpenedTasks(dict[str, Any]):
         self[name] = task
         return task
 
-    def check_new(self, work: Measurement, sources: Sequence[SystemSource]) -> None:
-        """Load and check, before the first text is encoded, the tasks that one of `sources` has not done yet."""
-        for facts in self.tasks.found.facts:
-            if any(can_do(source, facts) and work.cached(source, facts) is None for source in sources):
-                self[facts.name]
+    def check_new(self, work: Measurement, sources: Sequence[SystemSource], facts: Sequence[TaskFacts]) -> None:
+        """Load and check, before the first text is encoded, those of the tasks that one of `sources` has not done yet."""
+        for task in facts:
+            if any(can_do(source, task) and work.cached(source, task) is None for source in sources):
+                self[task.name]
 
 
 def evaluate_systems(
@@ -136,10 +136,12 @@ def evaluate_systems(
     device: str = "auto",
     find: FindTasks = Tasks,
     encoders: Path | None = None,
+    categories: Sequence[Category] = (),
 ) -> Leaderboard:
     """Score every system (`find_source`'s words) on every task and write `out/results.json`.
 
-    `encoders`: a file of single systems' settings (`read_own_settings`); `settings` are those of all others.
+    `encoders`: a file of single systems' settings (`read_own_settings`); `settings` are those of all others. `categories`: of
+    the tasks only theirs; the published means of groups, which have others as well, are then left out.
     BM25 is added where a task is retrieval. Every finished pair is kept in `cache/evaluation`, so a call that was interrupted
     goes on where it was. Raises `UserError` for bad input, before any text is encoded, and for a model whose vectors are no
     numbers.
@@ -153,12 +155,12 @@ def evaluate_systems(
     work = Measurement(settings, place, store, all_versions(), own)
     there = corpus if corpus.is_dir() or "corpus" in names else None  # who asks for other tasks needs no corpus
     tasks = find(names, corpus=there, cache=cache, settings=task_settings)
-    facts = list(tasks.found.facts)
+    facts = of_categories(tasks, names, categories)
     for item in tasks.found.left_out:
         console().print(f"{item.name} is left out: {item.reason}", markup=False)
     sources = with_bm25(sources, facts)
     opened = OpenedTasks(tasks)
-    opened.check_new(work, sources)
+    opened.check_new(work, sources, facts)
     systems = []
     for number, source in enumerate(sources, start=1):
         systems.append(evaluate_system(work, source, facts, opened, f"system {number} of {len(sources)}: "))
@@ -168,12 +170,21 @@ def evaluate_systems(
         left_out=list(tasks.found.left_out),
         systems=against_bm25(systems),
         means=means(facts, scores),
-        group_means=group_means(names, scores),
+        group_means=[] if categories else group_means(names, scores),
         settings=asdict(settings) | {"device": place, "own": {name: asdict(found) for name, found in own.items()}},
         versions=work.versions,
     )
     write_record(out / "results.json", board)
     return board
+
+
+def of_categories(tasks: TaskSource, names: Sequence[str], categories: Sequence[Category]) -> list[TaskFacts]:
+    """The tasks, or those of the categories alone. Raises `UserError` where none is left."""
+    found = [facts for facts in tasks.found.facts if not categories or facts.category in categories]
+    if categories and not found:
+        there = ", ".join(sorted({facts.category for facts in tasks.found.facts})) or "nothing"
+        raise UserError(f"--tasks {' '.join(names)} has no task of {', '.join(categories)}, but {there}: name other tasks")
+    return found
 
 
 def can_do(source: SystemSource, task: TaskFacts) -> bool:

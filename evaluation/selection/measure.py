@@ -69,7 +69,7 @@ def select_checkpoint(
     on_test = test_tasks(work, tasks, cache)
     for item in work.selection.left_out:
         console().print(f"{item.name} is left out: {item.reason}", markup=False)
-    work.selection.opened.check_new(work.board, [find_source("bm25")])
+    work.selection.opened.check_new(work.board, [find_source("bm25")], work.selection.facts)
     if part is not None:
         measure_part(work, *part)
         return None

@@ -45,7 +45,8 @@ def test_a_share_of_the_teachers_score_and_how_sure_it_is():
 
 
 def test_the_speed_of_turkish_texts_has_as_many_of_each_source():
-    assert turkish_rate({"kenet": 100.0, "ataturk": 10.0, "libreoffice_en": 1.0}) == pytest.approx(2 / (1 / 100 + 1 / 10))
+    rates = {"kenet": 100.0, "ataturk": 10.0, "libreoffice_en": 1.0, "wordnet_en": 1.0}
+    assert turkish_rate(rates) == pytest.approx(2 / (1 / 100 + 1 / 10))
 
 
 def test_the_main_student_is_the_first_and_students_with_other_settings_have_other_folders(tmp_path, monkeypatch):

@@ -39,9 +39,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_transformer(tmp_path_factory.mktemp("models") / "kucuk")
 
 
-def run(folder: Path, specs, names=ALL, find=TinyTasks, settings=SETTINGS, device="cpu", encoders=None) -> Leaderboard:
+def run(
+    folder: Path, specs, names=ALL, find=TinyTasks, settings=SETTINGS, device="cpu", encoders=None, categories=()
+) -> Leaderboard:
     words, places = [str(spec) for spec in specs], (folder / "corpus", folder, folder / "cache")
-    return evaluate_systems(words, names, *places, settings, CorpusTaskSettings(), device, find, encoders)
+    return evaluate_systems(words, names, *places, settings, CorpusTaskSettings(), device, find, encoders, categories)
 
 
 @pytest.fixture
@@ -172,6 +174,14 @@ def test_interrupted_call_goes_on_where_it_was(tmp_path: Path, model: Path, monk
     board = run(tmp_path, [model])
     assert all(count <= len(LAW) for _, count in encoded) and len(encoded) == 2  # train and test of the classification
     assert list(board.systems[0].tasks) == ["TinyRetrieval", "TinyBitext", "TinyClassification"]
+
+
+def test_only_tasks_of_some_categories(tmp_path: Path, model: Path):
+    board = run(tmp_path, [model], categories=("retrieval",))
+    assert [task.name for task in board.tasks] == ["TinyRetrieval"]
+    assert [system.name for system in board.systems] == ["kucuk", "bm25"]
+    with pytest.raises(UserError, match="--tasks bitext has no task of retrieval, but bitext"):
+        run(tmp_path, [model], ("bitext",), categories=("retrieval",))
 
 
 def test_new_task_scores_only_itself(tmp_path: Path, model: Path, encoded):
