@@ -28,10 +28,12 @@ UNSEEN_WIDTH = 200  # columns where no terminal bounds a line
 CLIENT_SECONDS = 20  # Slurm's commands wait for ever for a controller that is away
 TAIL = 200_000  # bytes of a job's output that are searched for its last error
 TROUBLE = re.compile(r"^mecellem: |Error\b|\berror: |CANCELLED|OOM|oom-kill")
-CONSEQUENCE = ("srun: ", "slurmstepd: ", "torch.distributed.elastic.")  # what launchers say after a rank has ended
+CONSEQUENCE = re.compile(r"srun: |slurmstepd(-\S+)?: |torch\.distributed\.elastic\.")  # launchers, after a rank has ended
 ENDED_BADLY = re.compile(r"FAILED|TIMEOUT|OUT_OF_MEMORY|NODE_FAIL|BOOT_FAIL|DEADLINE|CANCELLED|^ended")  # in a stage's state
 JOB = re.compile(r"\d+_\d+")  # folder of a job's turn
-NO_TROUBLE = re.compile(r"^mecellem: (signal|turn|.* is finished$)")
+NO_TROUBLE = re.compile(
+    r"^mecellem: (signal|turn|.* is finished$)|\*\*\* (JOB|STEP) \S+ ON \S+ CANCELLED AT \S+( DUE TO JOB REQUEUE)? \*\*\*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def trouble_in(output: Path) -> str | None:
         handle.seek(max(0, handle.tell() - TAIL))
         lines = handle.read().decode("utf-8", errors="replace").splitlines()
     told = [line.strip() for line in lines if TROUBLE.search(line) and not NO_TROUBLE.search(line)]
-    causes = [line for line in told if not line.startswith(CONSEQUENCE)]
+    causes = [line for line in told if not CONSEQUENCE.match(line)]
     return next(reversed(causes or told), None)
 
 

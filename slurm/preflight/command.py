@@ -15,7 +15,7 @@ from mecellem.console import console
 from mecellem.errors import UserError
 from mecellem.flags import parse_and_call
 from mecellem.site_file import read_site, site_options
-from mecellem.slurm_client import ask, under_way
+from mecellem.slurm_client import ask, task_states, under_way
 from slurm.preflight.facts import Facts, look_around, measure_alone, read_facts, write_facts
 from slurm.preflight.judge import between_nodes, judge, unread
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 JOB = Path("slurm/preflight.sbatch")
 JUDGED = "judged"  # a mark beside the facts: slurm/preflight.sbatch looks for it, as exit codes of nodes that fail say nothing
 POLL_SECONDS = 15.0
+NEVER = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS")
 FIT, UNFIT = "all nodes are fit", "not fit: "
 
 
@@ -72,14 +73,40 @@ def submit(nodes: int | None, options: Sequence[str], site: Path, need_gb: float
     command = ["sbatch", "--parsable", "--export=ALL", *words, f"--output={output}", str(JOB)]
     command += ["--need-gb", str(need_gb), "--wait-seconds", str(wait_seconds)]
     job = ask(*command, env={"MECELLEM_SITE": str(site.resolve())}).partition(";")[0]
-    console().print(f"job {job}, its output is {output}", markup=False)
-    while under_way(job):
-        time.sleep(POLL_SECONDS)
+    console().print(f"job {job}, its output is {output}; Ctrl-C cancels it", markup=False)
+    try:
+        wait_for(job)
+    except KeyboardInterrupt:
+        cancel(job)
+        raise
     text = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
     console().print(text, markup=False)
     if FIT not in text and UNFIT not in text:
         raise UserError(f"job {job} ended without a verdict ({state_of(job)}){f': see {output}' if text else ''}")
     return 0 if FIT in text else 1
+
+
+def wait_for(job: str) -> None:
+    """Until it has ended; says why it does not begin. Raises `UserError` for a reason that time does not mend."""
+    told = ""
+    while under_way(job):
+        time.sleep(POLL_SECONDS)
+        state = next(iter(task_states().get(job, [])), "")
+        if any(reason in state for reason in NEVER):
+            cancel(job)
+            raise UserError(
+                f"job {job} can never begin, {state}: no nodes of this partition are as {JOB} asks; give other sizes, as "
+                "--nodes 2 --options cpus-per-task=8 gpus-per-node=4, or another partition, account or QOS"
+            )
+        if state.startswith("PENDING") and state != told:
+            console().print(f"job {job}: {state}", markup=False)
+        told = state
+
+
+def cancel(job: str) -> None:
+    """Take a job back. Raises `UserError` where Slurm does not answer: it is still there then."""
+    ask("scancel", job)
+    console().print(f"job {job} was cancelled", markup=False)
 
 
 def state_of(job: str) -> str:

@@ -256,6 +256,37 @@ def test_a_job_that_ends_without_a_verdict_says_so(programs, tmp_path, monkeypat
     assert "--export=ALL" in (tmp_path / "call").read_text()  # or SBATCH_EXPORT=NONE takes MECELLEM_SITE away
 
 
+def test_a_job_that_can_never_begin_is_cancelled_and_says_why(programs, tmp_path, monkeypatch, capsys):
+    (tmp_path / "cluster.env").write_text(SITE.format(venv=VENV))
+    states = tmp_path / "states"
+    states.write_text("7 PENDING Priority\n7 PENDING Priority\n7 PENDING PartitionConfig\n")
+    programs(
+        sbatch="echo 7",
+        squeue=f'case $* in *%T*) head -n 1 "{states}"; sed -i 1d "{states}" ;; *) echo 7 ;; esac',
+        scancel=f'echo "$*" >>"{tmp_path}/cancelled"',
+    )
+    monkeypatch.setattr(slurm.preflight.command, "time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=r"job 7 can never begin, PENDING \(PartitionConfig\).*--options cpus-per-task=8"):
+        preflight(nodes=2, site=tmp_path / "cluster.env")
+    assert (tmp_path / "cancelled").read_text().split() == ["7"]
+    said = capsys.readouterr().out
+    assert said.count("job 7: PENDING (Priority)") == 1 and "job 7 was cancelled" in said
+
+
+def test_ctrl_c_takes_the_job_back(programs, tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    (tmp_path / "cluster.env").write_text(SITE.format(venv=VENV))
+    programs(sbatch="echo 7", squeue="echo 7", scancel=f'echo "$*" >"{tmp_path}/cancelled"')
+    monkeypatch.setattr(slurm.preflight.command, "time", SimpleNamespace(sleep=interrupt))
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(KeyboardInterrupt):
+        preflight(nodes=2, site=tmp_path / "cluster.env")
+    assert (tmp_path / "cancelled").read_text().split() == ["7"]
+
+
 def test_a_rank_that_comes_late_or_is_broken_does_not_keep_the_others(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     errors = []

@@ -8,7 +8,7 @@ import yaml
 from command_line import mecellem
 
 from mecellem.errors import UserError
-from slurm.status import find_runs, job_state, last_trouble, run_state, status
+from slurm.status import find_runs, job_state, last_trouble, run_state, status, trouble_in
 
 
 def write_run(folder, done=30, steps=100, finished=False):
@@ -34,7 +34,11 @@ def test_the_newest_job_its_ranks_and_its_last_trouble(tmp_path):
     for name in ("9_0", "10_0", "10_2", "old_stuff"):
         (run / "jobs" / name).mkdir(parents=True)
     output = tmp_path / "my jobs.out"
-    output.write_text("step 1\nsrun: error: n2: task 3: Killed\nmecellem: turn 1 of job 10 ended with code 137\nstep 2\n")
+    output.write_text(
+        "step 1\nsrun: error: n2: task 3: Killed\nmecellem: turn 1 of job 10 ended with code 137\n"
+        "slurmstepd-n1: error: *** STEP 10.0 ON n1 CANCELLED AT 2026-11-23T08:45:40 ***\n"
+        "slurmstepd-n1: error: *** JOB 10 ON n1 CANCELLED AT 2026-11-23T08:45:48 DUE TO JOB REQUEUE ***\nstep 2\n"
+    )
     (run / "jobs" / "10_2" / "job.txt").write_text(f"JobId=10\n   StdIn=/dev/null\n   StdOut={output}\n   Power=\n")
     (run / "heartbeat").mkdir()
     for rank in range(2):
@@ -53,6 +57,15 @@ def test_a_job_that_slurm_has_forgotten_has_its_state_from_the_accounting_where_
     assert job_state("7") == "OUT_OF_MEMORY"
     (tmp_path / "sacct").write_text("#!/bin/bash\nexit 1\n")
     assert job_state("7") == "UNKNOWN (Slurm has forgotten it)"
+
+
+@pytest.mark.parametrize("why", ["TIME LIMIT", "PREEMPTION", "NODE FAILURE"])
+def test_what_slurm_ended_a_job_for_is_its_trouble(tmp_path, why):
+    output = tmp_path / "job.out"
+    output.write_text(f"step 1\nslurmstepd: error: *** JOB 10 ON n1 CANCELLED AT 2026-11-23T08:45:48 DUE TO {why} ***\n")
+    assert why in (trouble_in(output) or "")
+    output.write_text("slurmstepd: error: *** JOB 10 ON n1 CANCELLED AT 2026-11-23T08:45:48 DUE TO JOB REQUEUE ***\n")
+    assert trouble_in(output) is None
 
 
 def test_an_output_that_is_gone_tells_of_no_trouble(tmp_path):
