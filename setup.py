@@ -28,7 +28,7 @@ PREPROCESS = [
     "pillow>=11",
     "py3langid==0.4.0",  # its answers decide which documents are Turkish
     "pypdfium2>=5,<6",
-    "regex",  # datatrove.utils.text needs it and leaves it to an extra
+    "regex",  # scripts by name; datatrove.utils.text needs it, too, and leaves it to an extra
     "semhash==0.5.0",
     "threadpoolctl>=3.5",  # vectors are summed by one thread, or their last bits would depend on the machine's cores
     "trafilatura==2.3.1",

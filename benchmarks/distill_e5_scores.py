@@ -55,8 +55,9 @@ class Measured:
 def measure(models: Models, corpus: Path, english: Path, test: Path, folder: Path, rounds: int, length: int) -> Measured:
     """Score all models, and time those that differ in what they compute."""
     kept = {document.id for document in read_split(corpus, "test")}
-    turkish = score(models, ("--tasks", *RETRIEVAL, *BITEXT), folder / "turkish", length)
-    originals = score(models, ("--tasks", "corpus", "--corpus", str(english), "--max-documents", "2000"), folder / "en", length)
+    turkish = score(models, ("--tasks", *RETRIEVAL, *BITEXT), folder / "turkish", lengths(models, length, 0))
+    words = ("--tasks", "corpus", "--corpus", str(english), "--max-documents", "2000")
+    originals = score(models, words, folder / "en", lengths(models, length, 1))
     started = time.perf_counter()
     rates = speeds(models, test, rounds)
     took = time.perf_counter() - started
@@ -69,10 +70,23 @@ def measure(models: Models, corpus: Path, english: Path, test: Path, folder: Pat
     )
 
 
-def score(models: Models, tasks: tuple[str, ...], out: Path, length: int) -> Leaderboard:
-    """All models, and BM25, on some tasks."""
+def lengths(models: Models, length: int, language: int) -> dict[str, int]:
+    """Tokens that each model reads of a text, so that all read about as many words as the main student does of `length`.
+
+    Half of the tasks' texts are longer: at the same number of tokens a student of longer ones would read more of each, and a
+    part of its score would be that. `language`: 0 for Turkish words, 1 for English ones.
+    """
+    of_main = fertility(models, models.main)[language]
+    return {name: max(length, math.ceil(length * fertility(models, name)[language] / of_main)) for name in models.folders}
+
+
+def score(models: Models, tasks: tuple[str, ...], out: Path, lengths: Mapping[str, int]) -> Leaderboard:
+    """All models, and BM25, on some tasks. `lengths`: tokens that each reads."""
     named = ["bm25", *(f"{name}={path}" for name, path in models.folders.items())]
-    flags = ("--max-seq-length", str(length), "--text-prompt", "query: ", "--out", out, "--cache", out.parent / "cache")
+    out.mkdir(parents=True, exist_ok=True)
+    own = out / "lengths.yaml"
+    own.write_text("".join(f"{name}: {{max_seq_length: {length}}}\n" for name, length in lengths.items()), encoding="utf-8")
+    flags = ("--encoders", own, "--text-prompt", "query: ", "--out", out, "--cache", out.parent / "cache")
     mecellem("evaluate", *named, *tasks, *flags, timeout=7200)
     return read_record(out / "results.json", Leaderboard, "run the benchmark again")
 

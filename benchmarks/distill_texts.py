@@ -1,6 +1,6 @@
 """Texts that `distill_e5.py` learns from: the sample's train split in pieces, the English of the same help pages, WordNet.
 
-Documents of the test split are in none of them, and neither are the contract and the declaration that bitext is scored on.
+Texts of the test split are in none of them, and neither are the contract and the declaration that bitext is scored on.
 The help's English has few words (files, cells, dialogues); the definitions of the English WordNet, which KeNet's package
 holds too, have those of every field.
 """
@@ -116,6 +116,8 @@ def learn_and_test(pieces: Path, folder: Path, count: int) -> tuple[Path, Path, 
         ]
         for prefix in ("", "test_")
     }
+    measured = {row["text"] for row in rows["test_"]}  # titles and paragraphs stand in several documents
+    rows[""] = [row for row in rows[""] if row["text"] not in measured]
     learn, test = folder / "learn.jsonl", folder / "test.jsonl"
     for path, found in ((learn, map(prompted, rows[""])), (test, iter(rows["test_"]))):
         with atomic_write(path) as handle:

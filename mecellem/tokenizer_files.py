@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +57,20 @@ class Vocabulary:
     def size(self) -> int:
         """The highest id + 1. A model's embedding may have more rows (Qwen3: 151,936 for 151,669 entries), never fewer."""
         return max(self.ids.values()) + 1
+
+    def size_for(self, rows: int) -> int:
+        """The same without special tokens that a model of so many rows has none for (`rowless`)."""
+        behind = rowless(self.ids, self.special, rows)
+        return max(number for number in self.ids.values() if number not in behind) + 1
+
+
+def rowless(ids: Mapping[str, int], special: Set[int], rows: int) -> frozenset[int]:
+    """The ids of special tokens behind a model's rows, where nothing but such tokens lies there.
+
+    Gemma 3's tokenizer has one for images (262,144), and its models of text alone (EmbeddingGemma, too) have 262,144 rows.
+    """
+    behind = {number for number in ids.values() if number >= rows}
+    return frozenset(behind) if behind <= special else frozenset()
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:

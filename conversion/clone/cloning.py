@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from conversion.clone.alignment import Alignment, Kind, align
 from conversion.clone.combination import Combination, Composer, Maker, Method, RandomRows, combine
 from conversion.clone.teacher import NewIds, TeacherFolder, copy_modules, find_teacher, write_configs, write_tokenizer
-from conversion.clone.vocabulary import GRAFT, TokenizerFolder, contradicted_roles, read_tokenizer, refuse_rows
+from conversion.clone.vocabulary import GRAFT, TokenizerFolder, contradicted_roles, read_tokenizer, refuse_rows, with_rows
 from conversion.clone.vocabulary_tensors import VocabularyTensors, find_vocabulary_tensors
 from conversion.clone.weights import Cast, check_tensors, verify_weights, write_weights
 from conversion.safetensors_folder import SafetensorsReader
@@ -58,6 +58,7 @@ def make_plan(source: str | Path, tokenizer: Path) -> Plan:
         hashes = {path.name: pool.submit(sha256_of, path) for path in dict.fromkeys(reader.files.values())}
         new, old = read_tokenizer(tokenizer), read_tokenizer(teacher.transformer)
         vocabulary = find_vocabulary_tensors(reader)
+        old = with_rows(old, vocabulary.rows)
         refuse_rows(old.folder / "tokenizer.json", old.size, vocabulary.rows)
         check_tensors(reader, vocabulary)
         alignment = align(old, new)

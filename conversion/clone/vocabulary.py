@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,7 @@ import orjson
 
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
-from mecellem.tokenizer_files import read_json
+from mecellem.tokenizer_files import read_json, rowless
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -210,6 +210,15 @@ def contradicted_roles(vocabulary: TokenizerFolder) -> list[str]:
         if isinstance(named, int) and named != number and named in vocabulary.roles.values():
             found.append(f"{role} ({named}, {number})")
     return found
+
+
+def with_rows(vocabulary: TokenizerFolder, rows: int) -> TokenizerFolder:
+    """Without special tokens that lie behind a model's rows and have no role: nothing in the model stands for them."""
+    gone = rowless(vocabulary.ids, vocabulary.added & vocabulary.special, rows) - set(vocabulary.roles.values())
+    if not gone:
+        return vocabulary
+    ids = {piece: number for piece, number in vocabulary.ids.items() if number not in gone}
+    return replace(vocabulary, ids=ids, special=vocabulary.special - gone, added=vocabulary.added - gone)
 
 
 def refuse_rows(tokenizer: Path, size: int, rows: int) -> None:

@@ -157,8 +157,7 @@ def check_vocabulary(folder: Path) -> None:
     if not (folder / "tokenizer.json").is_file() or not (folder / "config.json").is_file():
         return
     rows = read_json(folder / "config.json").get("vocab_size")
-    entries = read_vocabulary(folder).size
-    if isinstance(rows, int) and entries > rows:
+    if isinstance(rows, int) and (entries := read_vocabulary(folder).size_for(rows)) > rows:
         raise UserError(
             f"{folder / 'tokenizer.json'} has token ids up to {entries - 1:,} but the model's embedding has {rows:,} rows: "
             "the tokenizer belongs to another model; copy the one that the model was trained with there"

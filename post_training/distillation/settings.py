@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from mecellem.errors import UserError
@@ -72,6 +73,9 @@ class DistillationSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that would train nothing or never end, and those that others leave without effect."""
+        for name, number in asdict(self).items():
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"--{name.replace('_', '-')} {number} is no number that a training can have")
         for name in ("steps", "batch_size", "mini_batch_size", "saved_length"):
             value = getattr(self, name)
             if value is not None and value < 1:

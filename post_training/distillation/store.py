@@ -264,10 +264,8 @@ def open_store(folder: Path) -> VectorStore:
         )
     if not is_complete(folder, plan["shards"]):
         missing = missing_shards(folder, plan["shards"])
-        raise UserError(
-            f"{folder} is not finished, {len(missing)} of {plan['shards']} shards are missing: give the same `mecellem "
-            "distill vectors` command again"
-        )
+        lacks = f"{len(missing)} of {plan['shards']} shards are missing" if missing else "its shards were not checked yet"
+        raise UserError(f"{folder} is not finished, {lacks}: give the same `mecellem distill vectors` command again")
     manifest = read_json(folder / MANIFEST)
     shards = [Shard(shard_folder(folder, number)) for number in range(len(manifest["shards"]))]
     store = VectorStore(folder, manifest, shards)

@@ -14,6 +14,7 @@ from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.flags import parse_and_call
 from mecellem.module_folders import transformer_folder
+from mecellem.tokenizer_files import rowless
 from post_training.distillation.encode import (
     Target,
     check_target,
@@ -163,6 +164,8 @@ def make_vectors(
         return read_json(out / MANIFEST)
     part = up_to_target(model, target)
     mine = sorted(set(shards_of_task(task, count)) & set(missing_shards(out, count)))
+    if mine:
+        (out / MANIFEST).unlink(missing_ok=True)  # of shards that were there before: a killed call must not look finished
     make_shards(out, found, plan, mine, part, batch_tokens)
     left = missing_shards(out, count)
     if left:
@@ -185,7 +188,10 @@ def open_teacher(start: StartingPoint, max_length: int | None, compute: str, dev
 
     model = open_start(start, None, device).eval()
     tokenizer: Any = model.tokenizer
-    refuse_rows(start.folder, max(tokenizer.get_vocab().values()) + 1, len(embeddings(model)))
+    ids, rows = tokenizer.get_vocab(), len(embeddings(model))
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    behind = rowless(ids, special - {*tokenizer("")["input_ids"], tokenizer.pad_token_id}, rows)
+    refuse_rows(start.folder, max(number for number in ids.values() if number not in behind) + 1, rows)
     own = own_length(model)
     if max_length is not None and not 3 <= max_length <= own:
         raise UserError(f"--max-length {max_length} must be between 3 and {own}, the tokens that {start.source} takes")

@@ -103,14 +103,31 @@ class BPEGraft:
     @cached_property
     def fixed(self) -> list[str]:
         """Single bytes and the characters that the texts use, with what they are made of."""
-        characters = {character for word in self.words.words for character in word}
         if self.teacher.byte_level:
             used = np.flatnonzero(self.teacher_uses.sum(axis=0)).tolist()
             families = {part for number in used for part in self._family(self.teacher.pieces.get(number))}
             whole = sorted(piece for piece in families if len(self.teacher.text_of(piece) or "") == 1)
         else:
+            characters = {character for word in self.words.words for character in word}
             whole = sorted(characters & self.teacher.ids.keys())
         return list(dict.fromkeys([*sorted(self.teacher.bytes), *self._families(whole)]))
+
+    @cached_property
+    def new_characters(self) -> list[str]:
+        """Those of target languages that occur twice and that a teacher with byte fallback spells by bytes.
+
+        What is spelled by bytes can be no part of a learned entry, so a script that the teacher lacks would never be learned.
+        """
+        if self.teacher.byte_level:
+            return []
+        targets = [number for number, language in enumerate(self.languages) if language.target]
+        counts: dict[str, float] = {}
+        for word, count in zip(self.words.words, self.words.counts[targets].sum(axis=0).tolist(), strict=True):
+            for character in word:
+                counts[character] = counts.get(character, 0.0) + count
+        new = [character for character in sorted(counts) if counts[character] >= 2 and character not in self.teacher.in_model]
+        spelled = spelled_by_text(self.teacher, new)
+        return [character for character in new if character in spelled]
 
     def _family(self, piece: str | None) -> list[str]:
         return (self.merges.family(piece) or []) if piece is not None else []
@@ -175,16 +192,18 @@ def graft_bpe(
 ) -> Grown:
     """Grow a vocabulary of exactly `size` entries by a rule. Raises `UserError` for a size that cannot be."""
     graft = BPEGraft(teacher, languages, words, size)
-    wanted = room(teacher, size, len(graft.fixed))
     if rule == "used":
+        wanted = room(teacher, size, len(graft.fixed))
         return grow(teacher, size, lambda banned: _used(graft, wanted, banned), told)
-    free = wanted - len(graft.fixed)
+    fixed = [*graft.fixed, *graft.new_characters]
+    wanted = room(teacher, size, len(fixed))
+    free = wanted - len(fixed)
     target = sum(language.share for language in languages if language.target)
-    base = graft.fixed
+    base = fixed
     if rule == "joint":
         others = [number for number, language in enumerate(languages) if not language.target]
-        most = len(graft.fixed) + int(free * (1 - target))
-        base = graft.with_families(most, graft.fixed, graft.used(others), frozenset())
+        most = len(fixed) + int(free * (1 - target))
+        base = graft.with_families(most, fixed, graft.used(others), frozenset())
         free = wanted - len(base)
     else:
         free = int(free * target)

@@ -21,7 +21,7 @@ from preprocessing.graft.settings import Language
 from preprocessing.graft.teacher import Teacher, load_teacher
 from preprocessing.graft.texts import HeldOut, Identifier, Inputs, find_inputs, find_languages, learned_and_held_out, read_test
 from preprocessing.graft.unigram import graft_unigram
-from preprocessing.graft.words import Words, count_words, table
+from preprocessing.graft.words import LONGEST, Words, count_words, table
 from preprocessing.graft.write import write_folder, write_json
 from preprocessing.outputs import check_output_folder
 
@@ -134,7 +134,11 @@ def _read(
         for source, texts in own.texts.items():
             for text in texts:
                 given[own.language].add(source, text)
-    return table(counters, [language.share for language in languages]), list(given.values())
+    words = table(counters, [language.share for language in languages])
+    for language, count in zip(languages, words.counts.sum(axis=1).tolist(), strict=True):
+        if not count:
+            raise UserError(f"{language.name}: its texts have no words of at most {LONGEST} characters: give other texts")
+    return words, list(given.values())
 
 
 def grow_by_rule(

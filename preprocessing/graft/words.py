@@ -1,19 +1,21 @@
 """What a model's vocabulary works on: the words that normalizer and pre-tokenizer leave, with their counts by language.
 
 A "word" is a piece of text that no entry reaches across: a pre-token, and where the teacher splits nothing (Llama 2, Gemma)
-a run of SentencePiece's spaces with what follows up to the next.
+a run of SentencePiece's spaces with what follows up to the next. Of scripts without spaces that is a paragraph: long ones are
+cut where letters end, and else anywhere.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -23,8 +25,12 @@ if TYPE_CHECKING:
 
 SPACE = "▁"  # SentencePiece's sign for a space
 CHUNK = re.compile(f"{SPACE}+[^{SPACE}]*|[^{SPACE}]+")
+_UNSPACED = regex.compile(  # scripts that write no spaces between words
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Javanese}\p{Balinese}]"
+)
+_STRETCH = regex.compile(r"\u2581*[\p{L}\p{M}]+|[^\p{L}\p{M}\u2581]+|\u2581+")  # letters with the space before them, or others
 _BATCH = 1 << 16  # words: an encoding takes some hundred bytes
-_LONGEST = 128  # characters of a word that is counted: longer ones are no words, and memory grows with them
+LONGEST = 128  # characters of a word that is counted: longer ones are no words, and memory grows with them
 _MOST_WORDS = 600_000  # different ones that are looked at, the most frequent first
 
 
@@ -51,8 +57,18 @@ def count_words(teacher: Teacher, texts: Iterable[str], into: Counter[str]) -> N
         normal = normalizer.normalize_str(text) if normalizer else text
         parts = [part for part, _ in pre_tokenizer.pre_tokenize_str(normal)] if pre_tokenizer else [normal]
         if not teacher.byte_level:
-            parts = [chunk for part in parts for chunk in CHUNK.findall(part)]
+            parts = [piece for part in parts for chunk in CHUNK.findall(part) for piece in _short(chunk)]
         into.update(parts)
+
+
+def _short(chunk: str) -> Iterator[str]:
+    """A chunk, or where it is a paragraph of a script without spaces, its stretches of letters and of other characters."""
+    if len(chunk) <= LONGEST or not _UNSPACED.search(chunk):
+        yield chunk
+        return
+    for stretch in _STRETCH.findall(chunk):
+        for start in range(0, len(stretch), LONGEST):
+            yield stretch[start : start + LONGEST]
 
 
 def table(counters: Sequence[Counter[str]], shares: Sequence[float]) -> Words:
@@ -61,7 +77,7 @@ def table(counters: Sequence[Counter[str]], shares: Sequence[float]) -> Words:
     for counter, share in zip(counters, shares, strict=True):
         total = sum(counter.values())
         for word, count in counter.items():
-            if 0 < len(word) <= _LONGEST:
+            if 0 < len(word) <= LONGEST:
                 weight[word] = weight.get(word, 0.0) + share * count / total
     words = sorted(weight, key=lambda word: (-weight[word], word))[:_MOST_WORDS]
     words.sort()

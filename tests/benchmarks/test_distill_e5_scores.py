@@ -13,7 +13,7 @@ from evaluation.leaderboard.results import TaskResult
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from distill_e5 import Recipe, Student, Workshop
-from distill_e5_scores import BITEXT, Models, held_out, mean, share_interval, turkish_rate
+from distill_e5_scores import BITEXT, Models, held_out, lengths, mean, share_interval, turkish_rate
 from distill_texts import learn_and_test, prompted
 
 RETRIEVAL = "LibreOfficeHelpRetrieval"
@@ -72,8 +72,28 @@ def test_texts_are_prompted_and_drawn_by_hash(tmp_path):
     assert prompted(short)["text"] == "query: kısa" and prompted(long)["text"].split(":")[0] in ("query", "passage")
     rows = {name: [{"text": f"{name} {n}", "lang": "tr", "source": "ataturk"} for n in range(9)] for name in ("tr", "en")}
     for name, found in rows.items():
-        for prefix in ("", "test_"):
-            (tmp_path / f"{prefix}{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+        held = [{**row, "text": f"held out {row['text']}"} for row in found[1:]]
+        for prefix, written in (("", found), ("test_", [found[0], *held])):
+            (tmp_path / f"{prefix}{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
     learn, test, encoded = learn_and_test(tmp_path, tmp_path, 5)
-    assert len(learn.read_text().splitlines()) == 18 and all(": " in row["text"] for row in encoded) and len(encoded) == 5
+    assert len(learn.read_text().splitlines()) == 16 and all(": " in row["text"] for row in encoded) and len(encoded) == 5
     assert json.loads(test.read_text().splitlines()[0])["text"] == "tr 0"
+    learned = {json.loads(line)["text"].split(": ", 1)[1] for line in learn.read_text().splitlines()}
+    assert not learned & {"tr 0", "en 0"}, "a title that stands in a document of the test split, too"
+
+
+def test_all_models_read_as_many_words(tmp_path):
+    """At the same number of tokens, who has fewer a word reads more of the texts, of which half are cut."""
+    figures = {"main": (1.5, 1.6), "used": (2.1, 1.6)}
+    for name, (turkish, english) in figures.items():
+        (tmp_path / name).mkdir()
+        found = {
+            language: {"before": {"tokens_per_word": before}, "after": {"tokens_per_word": after}}
+            for language, before, after in (("tr", 2.1, turkish), ("en", 1.7, english))
+        }
+        (tmp_path / name / "graft.json").write_text(json.dumps({"languages": found}))
+    names = ("teacher", "student_0", "student_1")
+    tokenizers = {"student_0": tmp_path / "main", "student_1": tmp_path / "used"}
+    models = Models(dict.fromkeys(names, tmp_path), {}, tokenizers)
+    assert lengths(models, 64, 0) == {"teacher": 90, "student_0": 64, "student_1": 90}
+    assert lengths(models, 64, 1) == {"teacher": 68, "student_0": 64, "student_1": 64}

@@ -381,3 +381,27 @@ def test_a_copy_that_differs_gets_no_name(unigrams: Path, bytewise: Path, tmp_pa
         with pytest.raises(UserError, match=sentence):
             clone_folder(teacher, bytewise, tmp_path / "out")
         assert nothing_left(tmp_path / "out")
+
+
+def with_a_token_behind_the_rows(folder: Path, special: bool = True) -> Path:
+    """As Gemma 3's <image_soft_token>, which its models of text alone have no row for."""
+    path = folder / "tokenizer.json"
+    settings = json.loads(path.read_text())
+    token = {"content": "<image>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    settings["added_tokens"].append({**token, "id": rows_of(folder), "special": special})
+    path.write_text(json.dumps(settings))
+    return folder
+
+
+def test_a_special_token_behind_the_rows_has_no_row(unigrams: Path, bytewise: Path, tmp_path: Path):
+    plain = model_folder(tmp_path / "plain", unigrams, "BertModel")
+    teacher = with_a_token_behind_the_rows(shutil.copytree(plain, tmp_path / "teacher"))
+    records = [clone_folder(folder, bytewise, tmp_path / f"{folder.name} clone") for folder in (plain, teacher)]
+    assert records[0]["entries"] == records[1]["entries"]
+    one, other = (weights(tmp_path / f"{folder.name} clone") for folder in (plain, teacher))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    kept = clone_folder(plain, with_a_token_behind_the_rows(shutil.copytree(bytewise, tmp_path / "new")), tmp_path / "kept")
+    assert kept["unmapped"].keys() - records[0]["unmapped"].keys() == {"<image>"}
+    ordinary = with_a_token_behind_the_rows(shutil.copytree(plain, tmp_path / "ordinary"), special=False)
+    with pytest.raises(UserError, match=r"token ids up to \d+ but the model's embedding has \d+ rows"):
+        clone_folder(ordinary, bytewise, tmp_path / "none")

@@ -14,6 +14,7 @@ import pytest
 from encoder_models import TEXTS, edit_json, write_model2vec, write_sentence_transformer, write_transformer
 
 from evaluation.encoders import find_source, find_sources, open_encoder, open_system
+from evaluation.encoders.source import check_vocabulary
 from mecellem.errors import UserError
 from megatron_recipes.run_folder import CHECKPOINT
 
@@ -118,6 +119,19 @@ def test_tokenizer_of_another_vocabulary_is_refused_before_the_weights_are_read(
     (folder / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UserError, match=r"token ids up to 406 but the model's embedding has 400 rows"):
         open_encoder(str(folder), device="cpu")
+
+
+def test_a_special_token_without_a_row_is_no_reason_to_refuse(plain: Path):
+    """As Gemma 3's <image_soft_token>, which EmbeddingGemma has no row for."""
+    settings, config = (json.loads((plain / name).read_text()) for name in ("tokenizer.json", "config.json"))
+    token = {"content": "<image>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    settings["added_tokens"].append({**token, "id": config["vocab_size"], "special": True})
+    (plain / "tokenizer.json").write_text(json.dumps(settings))
+    check_vocabulary(plain)
+    settings["added_tokens"][-1]["special"] = False
+    (plain / "tokenizer.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="token ids up to"):
+        check_vocabulary(plain)
 
 
 def test_broken_weights_are_one_sentence(plain: Path):

@@ -22,6 +22,8 @@ from post_training.start import find_start
         ({"steps": 0}, "--steps must be at least 1, not 0"),
         ({"lr": 0}, "must be above 0"),
         ({"held_out": 1}, "are shares"),
+        ({"epochs": float("inf")}, "--epochs inf is no number"),
+        ({"weight_decay": float("nan")}, "--weight-decay nan is no number"),
         ({"steps": 5, "epochs": 2}, "--epochs has no effect beside --steps"),
         ({"patience": 1, "held_out": 0}, "--patience needs held-out texts"),
         ({"loss": "relational", "mini_batch_size": 8}, "not with --loss relational"),

@@ -252,6 +252,26 @@ def test_damaged_shards_are_refused_and_made_again(what, teacher, student, text_
     assert digests(out) == digests(vectors)
 
 
+def test_a_call_that_is_killed_before_the_manifest_is_not_done(teacher, text_file, vectors, tmp_path, monkeypatch):
+    """A shard was removed and made again; the manifest of before says nothing about it."""
+    from post_training.distillation import vectors as module
+
+    out = shutil.copytree(vectors, tmp_path / "out")
+    shutil.rmtree(shard_folder(out, 2))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_manifest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_vectors(teacher, [text_file], out, shards=4, device="cpu")
+    with pytest.raises(UserError, match="is not finished, its shards were not checked yet"):
+        open_store(out)
+    assert make_vectors(teacher, [text_file], out, shards=4, device="cpu")["verified"]["texts"] == 32
+    open_store(out).check()
+
+
 def replace_vectors(out, number, change):
     """Change a shard and its record, as somebody who means to would."""
     folder = shard_folder(out, number)
@@ -323,6 +343,19 @@ def test_a_teacher_with_the_tokenizer_of_another_model_is_refused(teacher, text_
         with pytest.raises(UserError, match=rf"teacher.* {message} .*the tokenizer belongs to another model"):
             make_vectors(folder, [text_file], tmp_path / "out", device="cpu")
         assert not (tmp_path / "out").exists()
+
+
+def test_a_special_token_without_a_row_does_not_stand_in_the_way(teacher, text_file, vectors, tmp_path):
+    """As Gemma 3's <image_soft_token>, which EmbeddingGemma has no row for: no text gives it."""
+    folder = shutil.copytree(teacher, tmp_path / "teacher")
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    token = {"content": "<image>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    settings["added_tokens"].append({**token, "id": rows, "special": True})
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+    assert len(SentenceTransformer(str(folder), device="cpu").tokenizer) == rows + 1
+    assert make_vectors(folder, [text_file], tmp_path / "out", shards=4, device="cpu") is not None
+    assert digests(tmp_path / "out") == digests(vectors)
 
 
 def test_a_nan_among_the_vectors_is_refused_in_training(student, vectors, tmp_path):

@@ -181,3 +181,18 @@ def test_texts_in_an_unknown_language_are_taken_where_the_user_says_so(files, tm
     out = tmp_path / "out"
     graft("--teacher", files["unigram"], "--corpus", files["corpus"], "--size", 220, "--languages", settings, "--out", out)
     assert list(json.loads((out / "graft.json").read_text(encoding="utf-8"))["languages"]) == ["old-turkish"]
+
+
+def test_texts_without_any_word_are_refused(files, tmp_path):
+    """Of more than 128 characters each: nothing would be learned, and the size filled with the teacher's entries."""
+    settings = tmp_path / "langs.yaml"
+    settings.write_text(
+        "languages:\n  tr: {target: true, texts: [long.jsonl], identify: false}\n  en: {texts: [help]}\n", encoding="utf-8"
+    )
+    write(tmp_path / "long.jsonl", [("long", "a" * 200)] * 40)
+    with pytest.raises(UserError, match="tr: its texts have no words of at most 128 characters"):
+        graft(
+            *("--teacher", files["unigram"], "--corpus", files["corpus"], "--size", 220),
+            *("--languages", settings, "--out", tmp_path / "out"),
+        )
+    assert not (tmp_path / "out").exists()

@@ -135,3 +135,36 @@ def test_more_entries_than_there_are_is_refused(small_teachers):
         words = words_of(teacher, TURKISH[:1], ENGLISH[:1])
         with pytest.raises(UserError, match=r"give about \d+ entries only: ask for fewer"):
             grow_by_rule(teacher, languages(), words, 50_000, "joint", print)
+
+
+GEORGIAN = [
+    "სასამართლომ გადაწყვიტა რომ ხელშეკრულება მხარეებს შორის ბათილია",
+    "სასამართლო განიხილავს ხელშეკრულებას და გადაწყვეტილებას",
+]
+JAPANESE = "裁判所は契約が無効であると判断した。東京都は日本の首都であり、人口が多い都市である。法律に基づいて手続きを行う。"
+
+
+@pytest.mark.parametrize("rule", ["joint", "target-first"])
+def test_a_script_that_the_teacher_spells_by_bytes_is_learned(small_teachers, rule):
+    teacher = small_teachers["byte-fallback"]
+    assert not set("".join(GEORGIAN).replace(" ", "")) & teacher.in_model
+    grown = grow_by_rule(teacher, languages(), words_of(teacher, GEORGIAN * 4, ENGLISH), 460, rule, print)
+    made = owes_nothing(teacher, grown, 460)
+    assert any(len(piece) > 3 for piece in grown.learned)
+    for text in GEORGIAN:
+        assert made.decode(made.encode(text).ids) == text
+        assert len(made.encode(text).ids) < len(text) / 2 < len(tokenizer_of(teacher.settings).encode(text).ids)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "byte-fallback"])
+def test_paragraphs_without_spaces_are_learned_from(small_teachers, kind):
+    """No part of such a paragraph is a word by its spaces, and it is longer than a word may be."""
+    teacher = small_teachers[kind]
+    words = words_of(teacher, [JAPANESE * 3] * 8, ENGLISH)
+    assert words.counts[0].sum() > 0 and max(map(len, words.words)) <= 128
+    counted = sum(len(word) * count for word, count in zip(words.words, words.counts[0], strict=True))
+    assert counted >= 8 * len(JAPANESE * 3), "all characters are counted"
+    size = {"unigram": 220, "byte-fallback": 460}[kind]
+    grown = grow_by_rule(teacher, languages(), words, size, "joint", print)
+    made = owes_nothing(teacher, grown, size)
+    assert len(made.encode(JAPANESE).ids) < 0.8 * len(JAPANESE)
