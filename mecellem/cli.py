@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -197,8 +198,13 @@ def _answer(argv: Sequence[str] | None) -> int:
         return _say(f"{error.filename or 'a file'}: {error.strerror}", 2)
     except KeyboardInterrupt:
         return _say("interrupted", 130)
-    except BaseException as error:  # Megatron-Core's CheckpointException is no Exception
-        if isinstance(error, SystemExit) or not _another_refuses():
+    except SystemExit as left:
+        if left.code == 2:  # tyro has told what is wrong with the flags; a job is not to be put back for it
+            words = shlex.join(sys.argv[1:] if argv is None else argv)
+            _first_to_refuse(f"wrong flags, which the output above names: mecellem {words}")
+        raise
+    except BaseException:  # Megatron-Core's CheckpointException is no Exception
+        if not _another_refuses():
             raise
         return 2  # what this rank met follows from what the other one has told
 

@@ -101,10 +101,15 @@ refuse_second_job() {
 refuse_if_owned() {
     local owner state
     [ -f "$2" ] && read -r owner <"$2" && [ "$owner" != "$JOB" ] || return 0
-    state=$(client squeue --noheader --states=all --jobs="$owner" --format=%T 2>&1) || case $state in
-    *"Invalid job id"*) return 0 ;; # Slurm has forgotten it
-    *) say "whether job $owner trains $1, too, is not known, as squeue does not answer: going on" && return 0 ;;
-    esac
+    for _ in $(seq 24); do # one that was cancelled a moment ago saves and leaves
+        state=$(client squeue --noheader --states=all --jobs="$owner" --format=%T 2>&1) || case $state in
+        *"Invalid job id"*) return 0 ;; # Slurm has forgotten it
+        *) say "whether job $owner trains $1, too, is not known, as squeue does not answer: going on" && return 0 ;;
+        esac
+        [ "$state" = COMPLETING ] || break
+        say "waiting for job $owner, which is about to leave $1"
+        sleep 5
+    done
     case $state in
     *RUNNING* | *COMPLETING* | *CONFIGURING* | *SUSPENDED* | *STOPPED* | *RESIZING* | *SIGNALING* | *STAGE_OUT*) ;;
     *) return 0 ;; # ended, or waits, and will then find this one

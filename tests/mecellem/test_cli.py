@@ -199,3 +199,17 @@ def test_a_rank_that_fails_beside_one_that_refuses_says_nothing(tmp_path, monkey
     (tmp_path / "refusal.txt").unlink()
     with pytest.raises(RuntimeError, match="collective"):  # alone, it is told
         cli.main([])
+
+
+def test_wrong_flags_are_a_refusal_as_well(tmp_path, monkeypatch, capsys):
+    """So that a misspelt flag does not send a job back into the queue."""
+    monkeypatch.setenv("MECELLEM_REFUSAL", str(tmp_path / "refusal.txt"))
+    with pytest.raises(SystemExit) as left:
+        cli.main(["prepare", "merge", "--outt", "x"])
+    assert left.value.code == 2 and "--outt" in capsys.readouterr().err
+    refusal = (tmp_path / "refusal.txt").read_text()
+    assert refusal == "wrong flags, which the output above names: mecellem prepare merge --outt x\n"
+    (tmp_path / "refusal.txt").unlink()
+    with pytest.raises(SystemExit):
+        cli.main(["prepare", "merge", "--help"])
+    assert not (tmp_path / "refusal.txt").exists()

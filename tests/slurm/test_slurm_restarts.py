@@ -245,9 +245,9 @@ def test_a_second_job_for_the_same_run_is_refused(jobs, slurm):
     assert f"job {first.number} (RUNNING) trains {first.run} already, so job {second.number} ends here" in second.said()
     assert first.beats() and not (first.run / "jobs" / f"{second.number}_0").exists()
     slurm.ask("scancel", first.number)
-    first.end()
-    third = Job(slurm, first.output.parent, "first-later", "finish")  # the one that it finds has ended
+    third = Job(slurm, first.output.parent, "first-later", "finish")  # the one that it finds leaves, or has left
     assert third.end() == ("COMPLETED", "0"), third.said()
+    first.end()
 
 
 def test_of_two_jobs_that_start_in_the_same_second_one_stays(slurm, tmp_path):
