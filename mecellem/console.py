@@ -12,12 +12,26 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+UNSEEN_WIDTH = 240  # columns where no terminal bounds a line; rich would cut tables in files and pipes to 80
+HEADING_WIDTH = 80
+
 
 def console() -> Console:
     """A rich console on standard output (rich is imported here so that `mecellem --help` stays fast)."""
     from rich.console import Console
 
-    return Console(soft_wrap=True, highlight=False)
+    out = Console(soft_wrap=True, highlight=False)
+    if not out.is_terminal:
+        out.width = UNSEEN_WIDTH
+    return out
+
+
+def heading(out: Console, title: str) -> None:
+    """A line with a title at its left."""
+    from rich.markup import escape
+    from rich.rule import Rule
+
+    out.print(Rule(f"[bold]{escape(title)}", align="left"), width=min(out.width, HEADING_WIDTH))
 
 
 def progress_bar(transient: bool = False) -> Progress:
@@ -63,7 +77,7 @@ def step(title: str, reads: Iterable[Path | str] = (), writes: Iterable[Path | s
     `writes` is looked at when the work is done: a list may be filled until then.
     """
     out = console()
-    out.rule(f"[bold]{title}", align="left")
+    heading(out, title)
     read = [str(item) for item in reads]
     if read:
         out.print(f"reads   {', '.join(read)}", markup=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 from mecellem.errors import UserError
 
@@ -130,6 +131,12 @@ def named(place: Sequence[str | int], content: Any) -> str:
     return words.removeprefix(".")
 
 
+def finding_at(place: str | Place, message: str) -> PydanticCustomError:
+    """For a validator of a whole mapping: what is wrong, at the line of `place`, a key in that mapping or the way to one."""
+    place = (place,) if isinstance(place, str) else place
+    return PydanticCustomError("said", "{message}", {"place": place, "message": message})
+
+
 def refusal(
     path: Path, error: ValidationError, content: Any, lines: Mapping[Place, int], known: Mapping[str, list[str]]
 ) -> UserError:
@@ -141,7 +148,7 @@ def refusal(
     first = min(error.errors(), key=lambda finding: finding["type"] != "extra_forbidden")
     place: Place = first["loc"]
     context = first.get("ctx") or {}
-    place += (context["key"],) if "key" in context else ()
+    place += tuple(context.get("place", ()))
     where, what = f"{path}, line {line_of(place, lines)}", named(place, content) or "the file"
     kind, given = first["type"], first["input"]
     if kind == "extra_forbidden":

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from mecellem.errors import UserError
-from mecellem.yaml_file import line_of, parse_yaml, read_text, refusal
+from mecellem.yaml_file import finding_at, line_of, parse_yaml, read_text, refusal
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 OURS = ("dependency", "array", "job-name", "parsable", "export")  # set by what else the file says
@@ -58,12 +58,12 @@ class Stage(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Stage:
         if not NAME.fullmatch(self.name):
-            raise ValueError(f"the name {self.name!r} may have letters, digits, _ and - only: it names files")
+            raise finding_at("name", f"{self.name!r} may have letters, digits, _ and - only: it names files")
         if self.at_once is not None and self.array is None:
-            raise ValueError("`at_once` limits how many tasks of an array run together: add `array`, or leave it out")
+            raise finding_at("at_once", "it limits how many tasks of an array run together: add `array`, or leave it out")
         for name in self.options:
             if name in OURS:
-                raise ValueError(f"the option {name} is set by the pipeline: remove it")
+                raise finding_at(("options", name), "this is set by the pipeline: remove it")
         return self
 
     @property

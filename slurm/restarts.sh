@@ -128,6 +128,8 @@ refuse_idle_restarts() {
     fi
     echo "${newest:-none} $idle" >"$state"
     if [ "$idle" -gt "$MAX_IDLE_RESTARTS" ]; then
+        [ ! -f "$1/jobs/${SLURM_JOB_ID}_$((RESTART - 1))/warned" ] ||
+            say "the last turn was warned before it had a checkpoint: give --time more, or --signal=B:USR1@SECONDS less"
         say "$idle restarts in a row saved nothing new (MAX_IDLE_RESTARTS=$MAX_IDLE_RESTARTS): given up; see the output above"
         exit 1
     fi

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 RECENT = 20  # steps that the speed is the median of
-UNSEEN_WIDTH = 200  # columns where no terminal bounds a line
 CLIENT_SECONDS = 20  # Slurm's commands wait for ever for a controller that is away
 TAIL = 200_000  # bytes of a job's output that are searched for its last error
 TROUBLE = re.compile(r"^mecellem: |Error\b|\berror: |CANCELLED|OOM|oom-kill")
@@ -250,8 +249,6 @@ def status(runs: tyro.conf.Positional[tuple[Path, ...]] = (RUNS,)) -> None:
     if states:
         tables.append(table_of(states))
     out = console()
-    if not out.is_terminal:
-        out.width = UNSEEN_WIDTH
     for table in tables:
         out.print(table)
     for path, lines in stages.items():

@@ -6,6 +6,7 @@ All of it is made by the real commands, once, in a git-ignored cache that the ne
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from hypothesis import settings
 from training_runs import CURRICULUM, SMALL_DECODER, Runner
 
 from preprocessing.tokens.tokenize import tokenize_corpus
+
+# Before anything imports torch: processes share the cores, and sums in another number of threads differ in their last bits.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A first example may import torch, and cores are shared: a slow example is no failure.
 settings.register_profile("mecellem", deadline=None)

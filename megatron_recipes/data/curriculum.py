@@ -32,10 +32,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from mecellem.errors import UserError
-from mecellem.yaml_file import DIGITS, Place, line_of, parse_yaml, read_text, refusal
+from mecellem.yaml_file import DIGITS, Place, finding_at, line_of, parse_yaml, read_text, refusal
 from megatron_recipes.config import RopeScaling
 from megatron_recipes.data.blend import MOST_SEQUENCES
 from megatron_recipes.data.micro_batches import micro_batch_advice
@@ -80,11 +79,6 @@ def _length(value: Any) -> int:
     return value
 
 
-def _finding(key: str, message: str) -> PydanticCustomError:
-    """An error of a whole mapping that is reported at the line of its `key`."""
-    return PydanticCustomError("said", "{message}", {"key": key, "message": message})
-
-
 Tokens = Annotated[int, BeforeValidator(_tokens), Field(gt=0)]
 TokensOrNone = Annotated[int, BeforeValidator(_tokens), Field(ge=0)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
@@ -110,17 +104,17 @@ class LearningRate(_Strict):
         if self.decay == "constant":
             for key in ("final", "decay_tokens"):
                 if getattr(self, key) is not None:
-                    raise _finding(key, "a constant rate has none: remove it or set decay to linear, cosine or wsd")
+                    raise finding_at(key, "a constant rate has none: remove it or set decay to linear, cosine or wsd")
         elif self.final is None:
-            raise _finding("final", f"{self.decay} needs the rate that the stage ends with: add it")
+            raise finding_at("final", f"{self.decay} needs the rate that the stage ends with: add it")
         if self.decay == "wsd" and self.decay_tokens is None:
-            raise _finding("decay_tokens", "wsd needs the length of its decay: add it")
+            raise finding_at("decay_tokens", "wsd needs the length of its decay: add it")
         if self.final is not None and self.final > self.peak:
-            raise _finding("final", f"{self.final:g} is above peak {self.peak:g}: lower it")
+            raise finding_at("final", f"{self.final:g} is above peak {self.peak:g}: lower it")
         if self.initial > self.peak:
-            raise _finding("initial", f"{self.initial:g} is above peak {self.peak:g}: lower it")
+            raise finding_at("initial", f"{self.initial:g} is above peak {self.peak:g}: lower it")
         if "initial" in self.model_fields_set and not self.warmup_tokens:
-            raise _finding("initial", "only a warm-up begins with it: set warmup_tokens, or remove it")
+            raise finding_at("initial", "only a warm-up begins with it: set warmup_tokens, or remove it")
         return self
 
     def at(self, tokens: int, stage_tokens: int) -> float:
@@ -147,11 +141,11 @@ def _rope_scaling(value: Any) -> RopeScaling:
     names = [field.name for field in dataclasses.fields(RopeScaling)]
     for key in value:
         if key not in names:
-            raise _finding(str(key), f"unknown key {key!r}: the keys are {', '.join(names)}")
+            raise finding_at(str(key), f"unknown key {key!r}: the keys are {', '.join(names)}")
     scaling = RopeScaling(**value)
     problem = scaling.problem(named=value.keys())
     if problem:
-        raise _finding(*problem)
+        raise finding_at(*problem)
     return scaling
 
 
@@ -214,21 +208,21 @@ class Stage(_Strict):
         batch, length = self.global_batch_tokens, self.seq_len
         if batch % length:
             below = max(1, batch // length) * length
-            raise _finding("seq_len", f"{length:,} does not divide global_batch_tokens {batch:,}: set that to {below:,}, say")
+            raise finding_at("seq_len", f"{length:,} does not divide global_batch_tokens {batch:,}: set that to {below:,}, say")
         for label, advice in (("path", "join them"), ("name", "rename one")):
             values = [str(getattr(source, label)) for source in self.sources]
             for value in values:
                 if values.count(value) > 1:
-                    raise _finding("sources", f"two sources of the stage have the {label} {value!r}: {advice}")
+                    raise finding_at("sources", f"two sources of the stage have the {label} {value!r}: {advice}")
         total = sum(source.weight for source in self.sources)
         if abs(total - 1.0) > WEIGHT_TOLERANCE:
             shares = ", ".join(f"{source.name} {source.weight / total:.4g}" for source in self.sources[:8])
             more = " ..." if len(self.sources) > 8 else ""
-            raise _finding(
+            raise finding_at(
                 "sources", f"the weights sum to {total:.6g} instead of 1: in the same proportions they are {shares}{more}"
             )
         if self.sequences > MOST_SEQUENCES:
-            raise _finding(
+            raise finding_at(
                 "tokens", f"they are {self.sequences:,} sequences, more than the {MOST_SEQUENCES:,} of a stage: split the stage"
             )
         self._check_schedule()
@@ -237,14 +231,14 @@ class Stage(_Strict):
     def _check_schedule(self) -> None:
         used = self.lr.warmup_tokens + (self.lr.decay_tokens or 0)
         if used > self.trained_tokens:
-            raise _finding(
+            raise finding_at(
                 "lr",
                 f"warmup_tokens and decay_tokens take {used:,} of the stage's {self.trained_tokens:,} tokens: shorten them",
             )
         if self.lr.warmup_tokens == self.trained_tokens:
-            raise _finding("lr", "warmup_tokens takes the whole stage: the learning rate would only rise")
+            raise finding_at("lr", "warmup_tokens takes the whole stage: the learning rate would only rise")
         if 0 < self.lr.warmup_tokens <= self.global_batch_tokens:
-            raise _finding(
+            raise finding_at(
                 "lr",
                 f"warmup_tokens {self.lr.warmup_tokens:,} ends within the first step of {self.global_batch_tokens:,} tokens, "
                 "which would have the peak already: lengthen it, or remove it",
@@ -265,7 +259,7 @@ class _File(_Strict):
         names = [stage.name for stage in self.stages]
         for index, name in enumerate(names):
             if name in names[:index]:
-                raise _finding(
+                raise finding_at(
                     "stages", f"two stages are called {name!r} (numbers {names.index(name) + 1} and {index + 1}): rename one"
                 )
         return self

@@ -5,7 +5,7 @@ Parameters and steps are exact; memory, time and checkpoint size are estimates w
 
 from __future__ import annotations
 
-from mecellem.console import console
+from mecellem.console import console, heading
 from megatron_recipes.config import DecoderConfig, DecoderRun, EncoderConfig, EncoderRun, RunConfig
 from megatron_recipes.engine.refusals import refuse_layer_spec
 from megatron_recipes.models.fp8_settings import refuse_fp8
@@ -70,7 +70,7 @@ def plan(
 def print_plan(p: Plan) -> None:
     """Print the plan as a table on standard output."""
     out = console()
-    out.rule(f"[bold]plan of {p.config.name}", align="left")
+    heading(out, f"plan of {p.config.name}")
     for what, amount, note in p.rows():
         out.print(f"{what:<20} {amount:>20}  {note}", markup=False)
     if p.config.fp8.emulate:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from mecellem.errors import UserError
-from mecellem.yaml_file import Place, line_of, named, parse_yaml, read_text, refusal
+from mecellem.yaml_file import Place, finding_at, line_of, named, parse_yaml, read_text, refusal
 from preprocessing.jsonl import UNKNOWN_LICENCE
 from preprocessing.pipeline.layout import OWN_TO_STAGE
 from preprocessing.pipeline.registry import STAGES
@@ -130,14 +129,16 @@ class Source(_Strict):
     def _check(self) -> Source:
         for options in ("text", "hub", "pdf"):
             if options in self.model_fields_set and options != self.kind:
-                raise _at(options, f"these are options of kind: {options}, this source is of kind: {self.kind}")
+                raise finding_at(options, f"these are options of kind: {options}, this source is of kind: {self.kind}")
         for field in self.keep_fields:
             if field in ("id", "text", "source", "licence", "origin"):
-                raise _at("keep_fields", f"{field!r} is written for every document: leave it out")
+                raise finding_at("keep_fields", f"{field!r} is written for every document: leave it out")
             if field in _OF_STAGES:
-                raise _at("keep_fields", f"a stage writes {field!r}: give the records' own another name, or leave it out")
+                raise finding_at(
+                    "keep_fields", f"a stage writes {field!r}: give the records' own another name, or leave it out"
+                )
         if self.kind == "hub" and len(self.paths) != 1:
-            raise _at("paths", "one data set a source: give one hub id or folder")
+            raise finding_at("paths", "one data set a source: give one hub id or folder")
         return self
 
     @property
@@ -176,7 +177,7 @@ class CorpusFile(_Strict):
         names = [source.name for source in self.sources]
         for number, name in enumerate(names):
             if name in names[:number]:
-                raise PydanticCustomError("said", "{message}", {"key": "sources", "message": f"two sources are named {name!r}"})
+                raise finding_at(("sources", number, "name"), f"two sources are named {name!r}")
         return self
 
 
@@ -214,10 +215,6 @@ def place_of(corpus: Corpus, *place: str | int) -> str:
     """Where the YAML file says something, for sentences: "`tokenize.eod` in corpus.yaml, line 9"."""
     content, lines = parse_yaml(read_text(corpus.path, of="a corpus"), corpus.path, needs="`out:` and `sources:`")
     return f"`{named(place, content)}` in {corpus.path}, line {line_of(place, lines)}"
-
-
-def _at(key: str, message: str) -> PydanticCustomError:
-    return PydanticCustomError("said", "{message}", {"key": key, "message": message})
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
@@ -295,7 +292,7 @@ def _inside(error: ValidationError, place: Place) -> ValidationError:
         kind: Any = finding["type"]
         context = finding.get("ctx", {})
         if kind == "value_error":
-            kind = PydanticCustomError("said", "{message}", {"message": str(context.get("error", finding["msg"]))})
+            kind = finding_at((), str(context.get("error", finding["msg"])))
         elif kind == "path_type":  # pydantic cannot make this one again
             kind = "string_type"
         details.append({"type": kind, "loc": (*place, *finding["loc"]), "input": finding["input"], "ctx": context})

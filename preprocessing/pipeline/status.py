@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from mecellem.console import console, human_time
+from mecellem.console import console, heading, human_time
 from mecellem.errors import UserError
 from mecellem.flags import parse_and_call
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _NOT_ASKED_FOR = " (of older settings: the YAML file asks for no such tokens now; {then})"
 _OLDER = " (of an earlier run of other settings or sources; the next run makes them again)"
 _WHY = 4  # reasons shown in the table
-_UNSEEN_WIDTH = 240  # columns where no terminal bounds a line: for files and pipes a stage is one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +129,6 @@ def status(corpus: tyro.conf.Positional[Path], examples: bool = False) -> None:
     settings = read_corpus(corpus)
     states = stage_states(settings)
     out = console()
-    if not out.is_terminal:
-        out.width = _UNSEEN_WIDTH
     out.print(_table(states))
     for line in token_lines(settings, states):
         out.print(line, markup=False)
@@ -166,8 +163,8 @@ def _table(states: list[StageState]) -> Table:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("stage")
-    for heading in ("tasks", "in", "kept", "kept words", "took"):
-        table.add_column(heading, justify="right")
+    for head in ("tasks", "in", "kept", "kept words", "took"):
+        table.add_column(head, justify="right")
     table.add_column("why not, and what else", overflow="fold")
     for state in states:
         whole = state.ledger.total()
@@ -194,7 +191,7 @@ def _print_examples(out: Console, state: StageState, wanted: bool) -> None:
     ledger = state.ledger
     if not wanted or not (ledger.locations or ledger.examples or ledger.largest):
         return
-    out.rule(state.name, align="left")
+    heading(out, state.name)
     for reason, locations in sorted(ledger.locations.items()):
         out.print(reason, markup=False)
         for place in locations[:EXAMPLES]:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mecellem.errors import UserError
-from mecellem.yaml_file import parse_yaml, read_text, refusal
+from mecellem.yaml_file import finding_at, parse_yaml, read_text, refusal
 from megatron_recipes.config import EncoderRun, RunConfig
 from megatron_recipes.plan import H100_PEAK_TFLOPS, Plan, plan
 from slurm.pipeline import OURS, Option, Word
@@ -54,17 +54,19 @@ class Sweep(BaseModel):
         for axis, choices in self.axes.items():
             for name in (axis, *choices):
                 if not NAME.fullmatch(name):
-                    raise ValueError(f"the name {name!r} may have letters, digits, _ and . only: it names folders")
+                    raise finding_at(
+                        ("axes", axis), f"the name {name!r} may have letters, digits, _ and . only: it names folders"
+                    )
             if axis == "nodes" or not choices:
-                raise ValueError(f"the axis {axis!r} needs at least one choice, and another name than nodes")
-        for entry in self.skip:
+                raise finding_at(("axes", axis), "an axis needs at least one choice, and another name than nodes")
+        for number, entry in enumerate(self.skip):
             for axis, choice in entry.items():
                 known = self.all_nodes if axis == "nodes" else self.axes.get(axis, {})
                 if choice not in known:
-                    raise ValueError(f"`skip` names {axis}: {choice}, which no point has")
+                    raise finding_at(("skip", number, axis), f"no point has {choice}")
         for option in self.options:
             if option in SET_HERE:
-                raise ValueError(f"the option {option} is set by the sweep: remove it")
+                raise finding_at(("options", option), "this is set by the sweep: remove it")
         return self
 
     @property

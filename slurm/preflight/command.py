@@ -192,8 +192,6 @@ def report(folder: Path, need_gb: float) -> int:
     tasks = int(os.environ.get("PREFLIGHT_TASKS") or max(sum(item.node == node for item in facts) for node in nodes))
     faults, between = judge(facts, nodes, tasks, need_gb), between_nodes(facts, nodes, tasks)
     out = console()
-    if not out.is_terminal:
-        out.width = 160
     out.print(table_of(facts, nodes, faults))
     for node, found in faults.items():
         for fault in found:

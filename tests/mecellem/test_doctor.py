@@ -20,7 +20,7 @@ def run_doctor(*flags, **environment):
         capture_output=True,
         text=True,
         timeout=60,
-        env=os.environ | {"COLUMNS": "200"} | environment,
+        env=os.environ | environment,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout

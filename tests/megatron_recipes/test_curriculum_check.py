@@ -44,8 +44,7 @@ def check(*arguments):
     return main([str(argument) for argument in arguments])
 
 
-def test_tables_totals_and_notes(sample_bins, sample_tokenizer, write, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+def test_tables_totals_and_notes(sample_bins, sample_tokenizer, write, capsys):
     assert check(write(sample_bins), "--tokenizer", sample_tokenizer, "--verify") == 0
     text = capsys.readouterr().out
     assert "1 of 2, general: 401,408 tokens, 196 steps of 16 x 128" in text
@@ -88,8 +87,7 @@ def test_more_tokens_than_the_corpus_has(sample_bins, write):
     assert f"epochs of its {available:,}; max_epochs allows 1" in message and "max_epochs: 2.0" in message
 
 
-def test_max_epochs_allow_them(sample_bins, write, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+def test_max_epochs_allow_them(sample_bins, write, capsys):
     available = read_manifest(sample_bins / "validation").tokens
     assert check(write(sample_bins, tokens=str(8 * available), epochs=2.1)) == 0
     assert re.search(r"validation \(replay\).* 2\.00\d .* 2\.1 ", capsys.readouterr().out)

@@ -57,7 +57,6 @@ def test_points_are_measured_once_and_the_rest_predicted(runner: Runner, small_d
     path.write_text(yaml.safe_dump(sweep(tmp_path, small_data)))
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("COLUMNS", "200")
     with tempfile.TemporaryDirectory(prefix="slurm") as folder, cluster(Path(folder), 2) as slurm:
         bench(path, site)
         assert "2 points on 1 nodes" in capsys.readouterr().out

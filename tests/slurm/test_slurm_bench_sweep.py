@@ -60,11 +60,11 @@ def test_a_changed_point_is_another_one(tmp_path):
     ("change", "message"),
     [
         ({"node": [1]}, r"line \d+: unknown key `node`: did you mean `nodes`"),
-        ({"skip": [{"layout": "tp4"}]}, "layout: tp4, which no point has"),
+        ({"skip": [{"layout": "tp4"}]}, r"line 2[0-9]: `skip\[0\].layout`: no point has tp4"),
         ({"axes": {"layout": {"a b": []}}}, "letters, digits"),
         ({"axes": {"nodes": {"one": []}}}, "another name than nodes"),
         ({"axes": {"a": {"x": []}, "b": {"x-": []}}}, "letters, digits"),
-        ({"options": {"nodes": 3}}, "the option nodes is set by the sweep"),
+        ({"options": {"nodes": 3}}, r"line 2[0-9]: `options.nodes`: this is set by the sweep"),
         ({"nodes": []}, "nodes"),
         ({"peak_tflops": 0}, "peak_tflops"),
     ],

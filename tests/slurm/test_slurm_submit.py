@@ -81,7 +81,10 @@ def test_an_array_longer_than_the_site_takes_is_refused_before_anything_is_submi
         ({"jobs": "x"}, r"line \d+: unknown key `stages\[1\] \(join\)\.jobs`: did you mean `job`"),
         ({"prtition": "x"}, r"unknown key `stages\[1\] \(join\)\.prtition`: the keys are name, job, arguments, options"),
         ({"after": ["train"]}, "'join' waits for 'train', which is no stage above it"),
-        ({"options": {"dependency": "afterany:1"}}, "the option dependency is set by the pipeline"),
+        (
+            {"options": {"dependency": "afterany:1"}},
+            r"line 19: `stages\[1\] \(join\).options.dependency`: this is set by the pipeline",
+        ),
         ({"job": "nowhere.sbatch"}, "nowhere.sbatch is missing"),
         ({"array": 0}, "greater than or equal to 1"),
         ({"at_once": 2}, "add `array`"),

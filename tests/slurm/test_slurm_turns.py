@@ -53,3 +53,13 @@ def test_a_job_that_reaches_its_time_limit_comes_back_and_a_cancelled_one_does_n
     code, said, asked = turn(tmp_path, fields, 0)
     assert (code, asked) == ((0, True) if put_back else (1, False)), said
     assert ("the job was cancelled: it is not put back" in said) is not put_back
+
+
+def test_a_run_that_is_warned_before_it_has_saved_anything_is_told_so(tmp_path):
+    warned = tmp_path / "run" / "jobs" / "7_1" / "warned"
+    warned.parent.mkdir(parents=True)
+    warned.touch()
+    (tmp_path / "run" / "jobs" / "last_start").write_text("none 9\n")
+    code, said, asked = turn(tmp_path, "JobState=RUNNING Reason=None", 2)
+    assert (code, asked) == (1, False) and "10 restarts in a row saved nothing new" in said
+    assert "give --time more, or --signal=B:USR1@SECONDS less" in said

@@ -189,9 +189,8 @@ def test_a_paired_interval_sees_what_both_models_share():
 
 
 def test_the_command_writes_json_and_png_and_shows_a_table(
-    llama: Path, qwen3: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    llama: Path, qwen3: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setenv("COLUMNS", "200")
     flags = ["--window", "48", "--stride", "20", "--domain-field", "branch", "--device", "cpu"]
     arguments = [str(llama), str(qwen3), "--texts", str(texts), "--out", str(tmp_path / "out" / "p.json"), *flags]
     assert main(arguments) == 0

@@ -51,9 +51,7 @@ def bf16(long_runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def gate(a: Path, b: Path, *flags: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "mecellem", "compare-runs", str(a), str(b), *flags]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT, env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return done.returncode, done.stdout + done.stderr
 
 
