@@ -13,7 +13,7 @@ from mecellem.console import console, progress_bar, step
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.flags import parse_and_call
-from mecellem.module_folders import transformer_folder
+from mecellem.module_folders import MODULES, transformer_folder
 from mecellem.tokenizer_files import rowless
 from post_training.distillation.encode import (
     Target,
@@ -42,7 +42,7 @@ from post_training.distillation.store import (
 from post_training.distillation.student import embeddings
 from post_training.distillation.texts import Catalogue, Text, catalogue, find_files, read_shards, shard_bounds
 from post_training.model_folder import pick_device
-from post_training.start import StartingPoint, find_start, open_start
+from post_training.start import StartingPoint, from_hub, open_start
 from preprocessing.tokens.tokenize import shards_of_task
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ def vectors(
     shards: int = 0,
     task: str = "0/1",
     batch_tokens: int = 0,
-    cache: Path | None = None,
     device: str = "auto",
 ) -> None:
     """Encode a corpus with a teacher, once, for `mecellem distill train`.
@@ -91,7 +90,6 @@ def vectors(
         task: i/n makes the shards i, i + n, ..., for n tasks that share the work (a Slurm array)
         batch_tokens: tokens in a batch, padding included: memory and speed, not results; 0: 512 on CPUs, whose caches that
             fits (1.5 x the speed of 4,096 with e5-small), 32,768 on GPUs
-        cache: where a Megatron checkpoint would be exported to; OUT/../exports unless given
         device: auto, cpu, cuda or cuda:N
     """
     with step("teacher vectors", reads=[teacher, *corpus], writes=[out]) as screen:
@@ -108,7 +106,6 @@ def vectors(
             shards=shards,
             task=task,
             batch_tokens=batch_tokens,
-            cache=cache,
             device=device,
         )
         if manifest is None:
@@ -140,7 +137,6 @@ def make_vectors(
     shards: int = 0,
     task: str = "0/1",
     batch_tokens: int = 0,
-    cache: Path | None = None,
     device: str = "auto",
 ) -> dict[str, Any] | None:
     """The command's work; returns the manifest, or None while shards of other tasks are missing. Raises `UserError`."""
@@ -148,7 +144,7 @@ def make_vectors(
         raise UserError("--shards and --batch-tokens must be at least 0")
     shards_of_task(task, 1)
     files = find_files(corpus, split)
-    start = find_teacher(teacher, cache or out.parent / "exports")
+    start = find_teacher(teacher)
     found = _read(files)
     device = pick_device(device)
     batch_tokens = batch_tokens or BATCH_TOKENS["cpu" if device == "cpu" else "gpu"]
@@ -174,12 +170,14 @@ def make_vectors(
     return write_manifest(out, plan, found, part)
 
 
-def find_teacher(teacher: str | Path, cache: Path) -> StartingPoint:
+def find_teacher(teacher: str | Path) -> StartingPoint:
     """The teacher's folder. Raises `UserError` for one that is no sentence-transformers model."""
-    start = find_start(teacher, cache)
-    if start.kind != "sentence_transformers":
-        raise UserError(f"--teacher {teacher} is no sentence-transformers folder (no modules.json): save the model as one")
-    return start
+    folder = Path(teacher)
+    if not folder.exists():
+        folder = from_hub(str(teacher)) or folder
+    if not (folder / MODULES).is_file():
+        raise UserError(f"--teacher {teacher} is no sentence-transformers folder (no {MODULES}): save the model as one")
+    return StartingPoint(str(teacher), folder, "sentence_transformers")
 
 
 def open_teacher(start: StartingPoint, max_length: int | None, compute: str, device: str) -> SentenceTransformer:

@@ -11,6 +11,9 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer, BertConfig, BertModel
 
+from mecellem.files import sha256_of
+
+DATA = ("texts.arrow", "vectors.safetensors")  # of a shard of vectors
 PROMPTS = {"query": "soru: ", "document": "metin: "}
 
 
@@ -43,3 +46,12 @@ def write_jsonl(path: Path, rows) -> Path:
     """`rows`: dictionaries with at least `text`."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def digests(out):
+    """SHA-256 of the data files of a folder of vectors."""
+    return {str(path.relative_to(out)): sha256_of(path) for path in sorted(out.rglob("*")) if path.name in DATA}
+
+
+def all_rows(store):
+    return list(range(len(store)))
