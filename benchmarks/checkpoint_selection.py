@@ -48,8 +48,17 @@ class Budget:
 
     @property
     def name(self) -> str:
-        """For folders and tables."""
+        """For tables."""
         return f"{self.steps} steps, lr {self.lr:g}"
+
+    @classmethod
+    def read(cls, words: str) -> Budget:
+        """Of `STEPS@LR`. Raises `UserError`."""
+        try:
+            steps, lr = words.split("@")
+            return cls(int(steps), float(lr))
+        except ValueError:
+            raise UserError(f"--budgets {words!r} is not STEPS@LR, such as 300@5e-4") from None
 
 
 def make_corpus() -> Path:
@@ -59,16 +68,7 @@ def make_corpus() -> Path:
         mecellem("corpus", "fetch", "--sample", "--libreoffice", "yes", "--out", corpus, "--cache", PACKAGES)
     if not tokenizer.exists():
         held_out = corpus / "validation.jsonl.zst"
-        words: list[str | Path] = [
-            "--held-out",
-            held_out,
-            "--vocab-size",
-            "8192",
-            "--model-max-length",
-            "512",
-            "--out",
-            tokenizer,
-        ]
+        words = ("--held-out", held_out, "--vocab-size", "8192", "--model-max-length", "512", "--out", tokenizer)
         mecellem("tokenizer", "train", "--corpus", corpus / "train.jsonl.zst", *words)
     for split in ("train", "validation"):
         prefix = FOLDER / "tokens" / split
@@ -107,20 +107,9 @@ def write_pairs(corpus: Path) -> tuple[Path, int]:
 def measure(run: Path, corpus: Path, pairs: Path, budget: Budget, length: int, steps: Sequence[int], hours: float) -> Selection:
     """`mecellem select` at one budget."""
     out = FOLDER / "selections" / f"{budget.steps}_{budget.lr:g}"
-    words: list[str | Path] = [
-        "select",
-        run,
-        "--corpus",
-        corpus,
-        "--data",
-        pairs,
-        "--budget",
-        str(budget.steps),
-        "--steps",
-        *map(str, steps),
-    ]
-    words += ["--lr", str(budget.lr), "--train-seq-length", str(length)]
-    mecellem(*words, "--out", out, "--cache", FOLDER / "selections" / "cache", timeout=hours * 3600)
+    words: list[str | Path] = ["--corpus", corpus, "--data", pairs, "--steps", *map(str, steps)]
+    words += ["--budget", str(budget.steps), "--lr", str(budget.lr), "--train-seq-length", str(length)]
+    mecellem("select", run, *words, "--out", out, "--cache", FOLDER / "selections" / "cache", timeout=hours * 3600)
     return read_record(out / "selection.json", Selection, "run the benchmark again")
 
 
@@ -128,17 +117,8 @@ def measure_baselines(corpus: Path) -> Leaderboard:
     """What needs no training, on the same validation tasks."""
     out = FOLDER / "baselines"
     models = ["bm25", f"e5-small={e5_small_folder(CACHE)}", "use"]
-    words: list[str | Path] = [
-        "evaluate",
-        *models,
-        "--tasks",
-        "corpus",
-        "--corpus",
-        corpus,
-        "--split",
-        "validation",
-    ]
-    mecellem(*words, "--out", out, "--cache", FOLDER / "selections" / "cache", timeout=3600)
+    words = ("--tasks", "corpus", "--corpus", corpus, "--split", "validation")
+    mecellem("evaluate", *models, *words, "--out", out, "--cache", FOLDER / "selections" / "cache", timeout=3600)
     return read_record(out / "results.json", Leaderboard, "run the benchmark again")
 
 
@@ -234,8 +214,7 @@ def report(selections: dict[Budget, Selection], board: Leaderboard, notes: Seque
 
 def checkpoint_selection(
     tokens: int = 24_000_000,
-    steps: tuple[int, ...] = (60, 300, 1200),
-    lr: tuple[float, ...] = (5e-4,),
+    budgets: tuple[str, ...] = ("60@5e-4", "300@5e-4", "1200@5e-4", "300@2e-4", "300@1e-3"),
     length: int = 32,
     ranks: int = 2,
     hours: float = 6,
@@ -245,8 +224,7 @@ def checkpoint_selection(
 
     Args:
         tokens: of the pre-training
-        steps: optimiser steps of the post-trainings
-        lr: their peak learning rates
+        budgets: of the post-trainings, STEPS@LR: optimiser steps and peak learning rate
         length: tokens of a text in post-training
         ranks: data-parallel ranks of the pre-training
         hours: time limit of a single command
@@ -254,13 +232,13 @@ def checkpoint_selection(
     """
     if tokens < SHOWN[-1] * INTERVAL * STEP_TOKENS:
         raise UserError(f"--tokens must be at least {SHOWN[-1] * INTERVAL * STEP_TOKENS:,}: later checkpoints are scored")
+    wanted = [Budget.read(words) for words in budgets]
     corpus = make_corpus()
     pairs, count = write_pairs(corpus)
     run = pre_train(tokens, ranks, hours)
     scored = [number * INTERVAL for number in SHOWN]
     board = measure_baselines(corpus)
-    budgets = [Budget(*values) for values in itertools.product(steps, lr)]
-    selections = {budget: measure(run, corpus, pairs, budget, length, scored, hours) for budget in budgets}
+    selections = {budget: measure(run, corpus, pairs, budget, length, scored, hours) for budget in wanted}
     notes = [f"{tokens / 1e6:.0f}M tokens of pre-training; {count:,} pairs, batches of 64, texts of {length} tokens."]
     with atomic_write(out.with_suffix(".png"), "wb") as handle:
         handle.write(draw(selections, board))
