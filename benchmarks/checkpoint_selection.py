@@ -27,6 +27,7 @@ from evaluation.results import read_record
 from evaluation.selection.choice import compare
 from evaluation.selection.results import CheckpointScores, Comparison, Selection, SystemScores
 from evaluation.tasks.pools import dictionary_examples, titled_texts
+from mecellem.doctor import emulates_bf16
 from mecellem.errors import UserError
 from mecellem.files import atomic_write
 from mecellem.flags import parse_and_call
@@ -35,7 +36,7 @@ from preprocessing.corpus.read_split import read_split
 FOLDER = CACHE / "checkpoint_selection"
 STEP_TOKENS = 4_096  # of mursit_tiny
 INTERVAL = 245  # steps between checkpoints, about a million tokens
-SHOWN = (1, 2, 4, 6, 9, 13, 18, 23)  # numbers of the checkpoints that are scored: closer together where more changes
+SHOWN = (1, 2, 3, 4, 5, 7, 9, 11)  # numbers of the checkpoints that are scored: closer together where more changes
 BASELINES = {"bm25": "BM25", "e5-small": "multilingual-e5-small", "use": "USE"}
 
 
@@ -86,6 +87,8 @@ def pre_train(tokens: int, ranks: int, hours: float) -> Path:
     flags += ["--schedule.train-tokens", str(tokens), "--schedule.warmup-tokens", str(tokens // 20)]
     flags += ["--schedule.decay-tokens", str(tokens // 5)]
     flags += ["--checkpoint-interval", str(INTERVAL), "--validation-interval", str(INTERVAL), "--nproc", str(ranks)]
+    if emulates_bf16():
+        flags += ["--precision", "fp32"]
     if not (run / "finished.json").exists():
         words: list[str | Path] = ["train", "mursit_tiny", "--out", run.relative_to(ROOT), *flags]
         mecellem(*words, timeout=hours * 3600, threads=1)
@@ -213,7 +216,7 @@ def report(selections: dict[Budget, Selection], board: Leaderboard, notes: Seque
 
 
 def checkpoint_selection(
-    tokens: int = 24_000_000,
+    tokens: int = 12_000_000,
     budgets: tuple[str, ...] = ("60@5e-4", "300@5e-4", "1200@5e-4", "300@2e-4", "300@1e-3"),
     length: int = 32,
     ranks: int = 2,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mecellem.console import console, human_time
-from mecellem.doctor import bf16_hardware, gpus, torch_cuda
+from mecellem.doctor import emulates_bf16, gpus, torch_cuda
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.flags import parse_and_call
@@ -48,8 +48,8 @@ def training(out: Path, tensor: int | None, flags: Sequence[str]) -> list[str]:
     tokens = out / "tokens"
     line = ["train", "mursit_tiny", "--out", str(out / "run"), "--data.tokenizer", str(out / "tokenizer")]
     line += ["--data.train", str(tokens / "train"), "--data.validation", str(tokens / "validation")]
-    if not cards and bf16_hardware() is None:
-        line += ["--precision", "fp32"]  # a CPU that would have to emulate BF16
+    if emulates_bf16():
+        line += ["--precision", "fp32"]
     return [*line, "--parallel.tensor", str(tensor), "--nproc", str(tensor), *flags]
 
 

@@ -101,11 +101,16 @@ def bf16_hardware() -> str | None:
     return next((name for flag, name in names.items() if flag in flags), None)
 
 
+def emulates_bf16() -> bool:
+    """Whether training here would multiply BF16 matrices without instructions for it: 65 times slower than FP32 with AVX2."""
+    return not (gpus() and torch_cuda()) and bf16_hardware() is None
+
+
 def check_bf16() -> Finding:
     """Whether the CPU multiplies BF16 matrices in hardware."""
     if name := bf16_hardware():
         return Finding("BF16 on the CPU", "ok", f"{name}, faster than FP32")
-    return Finding("BF16 on the CPU", "warn", "not in hardware", "train on the CPU with --precision fp32, which is faster")
+    return Finding("BF16 on the CPU", "warn", "not in hardware", "train on the CPU with --precision fp32, many times faster")
 
 
 def gpus() -> list[str]:

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from mecellem.console import console, step
+from mecellem.doctor import emulates_bf16
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from megatron_recipes.config import DecoderRun, EncoderRun, RunConfig, named_in
@@ -135,6 +136,8 @@ def main(argv: Sequence[str]) -> int:
         check_same(flags.out, config, task.extent(), tokenizer_sha256, flags.accept_changed_curriculum)
         doing = "train" if flags.measure is None else "measure"
         with step(f"{doing} {config.name}", reads=task.reads(), writes=[flags.out]) as out:
+            if config.precision != "fp32" and emulates_bf16():
+                out.print("note    this CPU has no instructions for BF16: --precision fp32 is many times faster", markup=False)
             code = start_ranks(python_command("megatron_recipes.train", argv), ranks, hold_signals=True)
             if code == 0 and flags.measure is None:
                 summarise(flags.out, task.steps, out.print)

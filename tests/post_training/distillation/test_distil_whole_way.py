@@ -1,4 +1,4 @@
-"""The whole way of README by its commands: a teacher's tokenizer regrown, the model cloned onto it, distilled, and set beside its teacher."""
+"""The whole way of README by its commands: a tokenizer regrown, the model cloned onto it, distilled, set beside its teacher."""
 
 from __future__ import annotations
 
