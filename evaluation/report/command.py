@@ -27,7 +27,8 @@ def report_run(
     """Write one self-contained HTML page about a run; its figures as PNG and CSV and all numbers as summary.json beside it.
 
     Works for a run that was not evaluated, too; the page then says how to evaluate it. Given the results (JSON) of
-    `mecellem evaluate`, `evaluate fill-mask`, `long-context`, `efficiency` or `reward`, it writes a page about these.
+    `mecellem evaluate`, `evaluate fill-mask`, `perplexity`, `long-context`, `efficiency` or `reward`, it writes a page
+    about these.
 
     Args:
         run: folder of `mecellem train`, or results of an evaluation

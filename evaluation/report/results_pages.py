@@ -16,6 +16,7 @@ from evaluation.efficiency import results as efficiency
 from evaluation.fill_mask import results as fill_mask
 from evaluation.leaderboard import results as leaderboard
 from evaluation.long_context import results as long_context
+from evaluation.perplexity import results as perplexity
 from evaluation.report.plots import Drawn, draw_themes
 from evaluation.results import Record, read_record
 from mecellem.errors import UserError
@@ -114,6 +115,24 @@ def long_context_content(found: long_context.LongContextResults) -> Content:
     )
 
 
+def perplexity_content(found: perplexity.PerplexityResults) -> Content:
+    """Of `mecellem evaluate perplexity`."""
+    from evaluation.perplexity.plot import perplexity_figure
+    from evaluation.perplexity.tables import CHANGE_NOTE, MEASURES, coverage, score_table
+
+    caption = "Every model in every sub-domain; bars are 95% bootstrap intervals over documents."
+    return Content(
+        heading="Perplexity",
+        headline=f"{', '.join(model.name for model in found.models)} on {counted(found.texts.documents, 'document')}.",
+        tables=[score_table(found, measure) for measure in MEASURES],
+        notes=[*([f"Changes are {CHANGE_NOTE}."] if len(found.models) > 1 else []), *coverage(found).splitlines()],
+        figures={"perplexity": (partial(perplexity_figure, found), "Perplexity and bits per byte", caption)},
+        settings=found.settings,
+        versions=found.versions,
+        hardware=found.hardware,
+    )
+
+
 def efficiency_content(found: efficiency.EfficiencyResults) -> Content:
     """Of `mecellem evaluate efficiency`."""
     from evaluation.efficiency.plot import pareto_figure
@@ -168,6 +187,7 @@ def kinds() -> dict[str, tuple[type[Record], Callable[[Any], Content], str]]:
     return {
         leaderboard.FORMAT: (leaderboard.Leaderboard, leaderboard_content, "mecellem evaluate"),
         fill_mask.FORMAT: (fill_mask.FillMaskResults, fill_mask_content, "mecellem evaluate fill-mask"),
+        perplexity.FORMAT: (perplexity.PerplexityResults, perplexity_content, "mecellem evaluate perplexity"),
         long_context.FORMAT: (long_context.LongContextResults, long_context_content, "mecellem evaluate long-context"),
         efficiency.FORMAT: (efficiency.EfficiencyResults, efficiency_content, "mecellem evaluate efficiency"),
         reward.FORMAT: (reward.RewardResults, reward_content, "mecellem evaluate reward"),

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from browser_pages import check_page
 
 from evaluation.perplexity import main as measure
 from evaluation.perplexity.results import PerplexityResults
@@ -103,3 +104,14 @@ def test_bad_results_are_refused(decoder_run: Path, measured: Path):
         with pytest.raises(UserError, match=message):
             report([str(decoder_run), "--perplexity", str(decoder_run / "p.json")])
     assert not (decoder_run / "report.html").exists()
+
+
+def test_results_have_a_page_of_their_own(measured: Path, tmp_path: Path):
+    report([str(measured), "--out", str(tmp_path / "page.html")])
+    check_page(tmp_path / "page.html")
+    found = PerplexityResults.model_validate_json(measured.read_bytes())
+    rows = cells((tmp_path / "page.html").read_text(encoding="utf-8"))
+    for model in found.models:
+        for domain, score in (model.by_domain | {"all": model.all}).items():
+            assert any(row[:2] == [domain, model.name] and f"{score.perplexity:.2f}" in row for row in rows)
+            assert any(row[:2] == [domain, model.name] and f"{score.bits_per_byte:.3f}" in row for row in rows)
