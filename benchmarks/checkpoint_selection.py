@@ -36,7 +36,7 @@ from preprocessing.corpus.read_split import read_split
 FOLDER = CACHE / "checkpoint_selection"
 STEP_TOKENS = 4_096  # of mursit_tiny
 INTERVAL = 245  # steps between checkpoints, about a million tokens
-SHOWN = (1, 2, 3, 4, 5, 7, 9, 11)  # numbers of the checkpoints that are scored: closer together where more changes
+SHOWN = 8  # checkpoints that are scored
 BASELINES = {"bm25": "BM25", "e5-small": "multilingual-e5-small", "use": "USE"}
 
 
@@ -62,6 +62,17 @@ class Budget:
             raise UserError(f"--budgets {words!r} is not STEPS@LR, such as 300@5e-4") from None
 
 
+def shown(tokens: int) -> list[int]:
+    """Steps of the checkpoints that are scored: closer together at the beginning, where more changes. Raises `UserError`."""
+    every = tokens // (INTERVAL * STEP_TOKENS)
+    if every < SHOWN:
+        raise UserError(f"--tokens must be at least {SHOWN * INTERVAL * STEP_TOKENS:,}: {SHOWN} checkpoints are scored")
+    numbers = [1]
+    for place in range(1, SHOWN):
+        numbers.append(max(numbers[-1] + 1, round(1 + (every - 1) * (place / (SHOWN - 1)) ** 1.6)))
+    return [number * INTERVAL for number in numbers]
+
+
 def make_corpus() -> Path:
     """The sample with LibreOffice's help, its tokenizer and tokens, by the commands that users run."""
     corpus, tokenizer = FOLDER / "corpus", FOLDER / "tokenizer"
@@ -81,7 +92,7 @@ def make_corpus() -> Path:
 
 def pre_train(tokens: int, ranks: int, hours: float) -> Path:
     """The run, with checkpoints every million tokens."""
-    run = FOLDER / "run"
+    run = FOLDER / f"run_{tokens}"
     inputs = {"tokenizer": FOLDER / "tokenizer", "train": FOLDER / "tokens/train", "validation": FOLDER / "tokens/validation"}
     flags = [str(word) for name, path in inputs.items() for word in (f"--data.{name}", path.relative_to(ROOT))]
     flags += ["--schedule.train-tokens", str(tokens), "--schedule.warmup-tokens", str(tokens // 20)]
@@ -109,7 +120,7 @@ def write_pairs(corpus: Path) -> tuple[Path, int]:
 
 def measure(run: Path, corpus: Path, pairs: Path, budget: Budget, length: int, steps: Sequence[int], hours: float) -> Selection:
     """`mecellem select` at one budget."""
-    out = FOLDER / "selections" / f"{budget.steps}_{budget.lr:g}"
+    out = FOLDER / "selections" / f"{run.name}_{budget.steps}_{budget.lr:g}"
     words: list[str | Path] = ["--corpus", corpus, "--data", pairs, "--steps", *map(str, steps)]
     words += ["--budget", str(budget.steps), "--lr", str(budget.lr), "--train-seq-length", str(length)]
     mecellem("select", run, *words, "--out", out, "--cache", FOLDER / "selections" / "cache", timeout=hours * 3600)
@@ -216,8 +227,8 @@ def report(selections: dict[Budget, Selection], board: Leaderboard, notes: Seque
 
 
 def checkpoint_selection(
-    tokens: int = 12_000_000,
-    budgets: tuple[str, ...] = ("60@5e-4", "300@5e-4", "1200@5e-4", "300@2e-4", "300@1e-3"),
+    tokens: int = 24_000_000,
+    budgets: tuple[str, ...] = ("60@5e-4", "300@5e-4", "60@2e-4", "60@1e-3"),
     length: int = 32,
     ranks: int = 2,
     hours: float = 6,
@@ -233,13 +244,11 @@ def checkpoint_selection(
         hours: time limit of a single command
         out: Markdown file for the results; the picture lies beside it
     """
-    if tokens < SHOWN[-1] * INTERVAL * STEP_TOKENS:
-        raise UserError(f"--tokens must be at least {SHOWN[-1] * INTERVAL * STEP_TOKENS:,}: later checkpoints are scored")
+    scored = shown(tokens)
     wanted = [Budget.read(words) for words in budgets]
     corpus = make_corpus()
     pairs, count = write_pairs(corpus)
     run = pre_train(tokens, ranks, hours)
-    scored = [number * INTERVAL for number in SHOWN]
     board = measure_baselines(corpus)
     selections = {budget: measure(run, corpus, pairs, budget, length, scored, hours) for budget in wanted}
     notes = [f"{tokens / 1e6:.0f}M tokens of pre-training; {count:,} pairs, batches of 64, texts of {length} tokens."]
