@@ -197,6 +197,7 @@ def _answer(argv: Sequence[str] | None) -> int:
             raise
         return _say(f"{error.filename or 'a file'}: {error.strerror}", 2)
     except KeyboardInterrupt:
+        exec("")  # Ctrl-C inside an exec of text (dataclasses are made so) makes Python end by the signal, unless one more runs
         return _say("interrupted", 130)
     except SystemExit as left:
         if left.code == 2:  # tyro has told what is wrong with the flags; a job is not to be put back for it

@@ -126,6 +126,23 @@ def test_a_missing_module_of_ours_is_a_bug(command):
         cli.main(["try"])
 
 
+def test_ctrl_c_while_a_dataclass_is_made_is_code_130(tmp_path):
+    """Under `python -m`, as ranks are started: Python would end by the signal itself, which is code -2 for who started it."""
+    (tmp_path / "dies.py").write_text(
+        """
+import sys, types
+from mecellem import cli
+def main(argv):
+    exec("raise KeyboardInterrupt")
+sys.modules['try_it'] = types.SimpleNamespace(main=main)
+cli.COMMANDS[('try',)] = ('try_it:main', '')
+sys.exit(cli.main(['try']))
+"""
+    )
+    done = subprocess.run([sys.executable, "-m", "dies"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "mecellem: interrupted\n")
+
+
 def test_sigterm_runs_the_cleanup(tmp_path):
     code = """
 import sys, time, types
