@@ -33,9 +33,10 @@ from real_models import e5_small_folder
 from evaluation.choice import hash_order
 from mecellem.files import atomic_folder, atomic_write
 from mecellem.flags import parse_and_call
+from mecellem.token_batches import tokens_a_batch
 from post_training.distillation.encode import count_tokens, encode
 from post_training.distillation.store import open_store
-from post_training.distillation.vectors import BATCH_TOKENS, make_vectors, open_teacher
+from post_training.distillation.vectors import make_vectors, open_teacher
 from post_training.start import find_start
 from preprocessing.corpus.read_split import read_split
 
@@ -144,7 +145,7 @@ def encode_times(teacher: Path, texts: list[str], max_length: int, rounds: int) 
 
     def by_tokens() -> np.ndarray:
         lengths = np.minimum(count_tokens(model, texts, ""), max_length)
-        return encode(model, texts, lengths, "", BATCH_TOKENS["cpu"]).numpy()
+        return encode(model, texts, lengths, "", tokens_a_batch("cpu")).numpy()
 
     ways: dict[str, Any] = {
         f"sentence-transformers, {size} rows": lambda size=size: model.encode(texts, batch_size=size) for size in BATCH_SIZES

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+CPU_TOKENS = 512  # a thread: its cache holds that much of a layer
+GPU_TOKENS = 32_768
+
+
+def tokens_a_batch(device: str) -> int:
+    """Tokens of a batch, padding included, that encode fast on `device` ("cpu", "cuda", "cuda:1")."""
+    if device != "cpu":
+        return GPU_TOKENS
+    import torch
+
+    return CPU_TOKENS * torch.get_num_threads()
+
 
 def token_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """Positions of texts, longest first, in batches of at most `tokens` tokens with padding; a longer text is one alone.

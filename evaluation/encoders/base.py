@@ -121,11 +121,12 @@ class Encoder(Protocol):
 class BatchedEncoder(ABC):
     """The base of encoders: subclasses say how long texts are and make the vectors of one batch."""
 
-    def __init__(self, facts: EncoderFacts, settings: EncoderSettings) -> None:
+    def __init__(self, facts: EncoderFacts, settings: EncoderSettings, batch_tokens: int = 4096) -> None:
+        """`batch_tokens` is where the settings leave it open."""
         self.name = facts.name
         self.facts = facts
         self.counts = Counts()
-        self.batch_tokens = settings.batch_tokens
+        self.batch_tokens = settings.batch_tokens or batch_tokens
         self.most_remembered = 0
         self.remembered: dict[tuple[Role, str], Vectors] = {}
 

@@ -15,6 +15,7 @@ from evaluation.encoders.base import BatchedEncoder, EncoderFacts, Role
 from evaluation.encoders.settings import EncoderSettings
 from evaluation.encoders.source import POOLING, SystemSource, check_vocabulary
 from mecellem.errors import UserError
+from mecellem.token_batches import tokens_a_batch
 from post_training.model_folder import check_whole, pick_device, quiet_transformers
 
 if TYPE_CHECKING:
@@ -32,9 +33,10 @@ class TransformerEncoder(BatchedEncoder):
     def __init__(self, source: SystemSource, settings: EncoderSettings, device: str) -> None:
         """Load it. Raises `UserError` for a folder that cannot be loaded, and for settings that do not fit the model."""
         assert source.folder is not None
-        self.model, assumed = load(source, settings, pick_device(device))
+        device = pick_device(device)
+        self.model, assumed = load(source, settings, device)
         limit = set_limit(self.model, settings, source.spec)
-        super().__init__(facts_of(self.model, source, settings, limit, assumed), settings)
+        super().__init__(facts_of(self.model, source, settings, limit, assumed), settings, tokens_a_batch(device))
 
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
         """As `BatchedEncoder.lengths`."""

@@ -14,6 +14,7 @@ from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.flags import parse_and_call
 from mecellem.module_folders import MODULES, transformer_folder
+from mecellem.token_batches import tokens_a_batch
 from mecellem.tokenizer_files import rowless
 from post_training.distillation.encode import (
     Target,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 TEXTS_A_SHARD = 8192  # enough that batches of alike length hold little padding, and few enough to lose with a killed process
-BATCH_TOKENS = {"cpu": 512, "gpu": 32_768}
 LOG_SECONDS = 30.0  # between two lines of a job's log, where there is no terminal for a progress bar
 
 
@@ -88,8 +88,8 @@ def vectors(
         compute: bf16: the teacher's weights and sums in bfloat16, for GPUs
         shards: how many; 0: one for every 8,192 texts
         task: i/n makes the shards i, i + n, ..., for n tasks that share the work (a Slurm array)
-        batch_tokens: tokens in a batch, padding included: memory and speed, not results; 0: 512 on CPUs, whose caches that
-            fits (1.5 x the speed of 4,096 with e5-small), 32,768 on GPUs
+        batch_tokens: tokens in a batch, padding included: memory and speed, not results; 0: 512 a thread on CPUs, whose
+            caches that fits (1.5 x the speed of 4,096 with e5-small), 32,768 on GPUs
         device: auto, cpu, cuda or cuda:N
     """
     with step("teacher vectors", reads=[teacher, *corpus], writes=[out]) as screen:
@@ -147,7 +147,7 @@ def make_vectors(
     start = find_teacher(teacher)
     found = _read(files)
     device = pick_device(device)
-    batch_tokens = batch_tokens or BATCH_TOKENS["cpu" if device == "cpu" else "gpu"]
+    batch_tokens = batch_tokens or tokens_a_batch(device)
     model = open_teacher(start, max_length, compute, device)
     check_target(model, target, teacher)
     count = shards or -(-len(found) // TEXTS_A_SHARD)

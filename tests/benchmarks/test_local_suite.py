@@ -23,4 +23,4 @@ def test_two_calls_are_timed_and_every_task_is_in_the_table(tmp_path: Path):
     text = (tmp_path / "out.md").read_text()
     first, again = (float(re.findall(rf"\| {name} \| ([\d.]+) \|", text)[0]) for name in ("first call", "the same again"))
     assert again < first and "cached" in done.stdout
-    assert re.search(r"\| ContractBitextMining \| bitext \| [\d,]+ \| [\d.]+ \|", text), text
+    assert re.search(r"\| ContractBitextMining \| bitext \| [\d,]+ \| \d+% \| [\d.]+ \|", text), text

@@ -5,7 +5,19 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mecellem.token_batches import token_batches
+from mecellem.token_batches import token_batches, tokens_a_batch
+
+
+def test_a_batch_grows_with_the_threads_of_a_cpu():
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert tokens_a_batch("cpu") == 1024
+    finally:
+        torch.set_num_threads(before)
+    assert tokens_a_batch("cuda:1") == tokens_a_batch("cuda") == 32_768
 
 
 @given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 500))
