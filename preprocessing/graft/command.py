@@ -15,7 +15,7 @@ from mecellem.console import progress_bar, step
 from mecellem.errors import UserError
 from mecellem.files import atomic_folder, sha256_of
 from preprocessing.graft.bpe import graft_bpe
-from preprocessing.graft.grown import Grown, Rule, reserved
+from preprocessing.graft.grown import Grown, Rule, reserved, room
 from preprocessing.graft.measure import Fertility, fertility
 from preprocessing.graft.settings import Language
 from preprocessing.graft.teacher import Teacher, load_teacher
@@ -94,6 +94,7 @@ def graft(
     with step("Tokenizer graft", reads=[teacher, *inputs.all, *([languages] if languages else [])], writes=[out]) as console:
         with atomic_folder(out, remedy="remove it first") as folder:
             loaded = load_teacher(teacher, keep_added)
+            room(loaded, size, len(loaded.bytes))  # before texts are read, which takes a while
             identifier = Identifier()
             found = find_languages(inputs, languages, target, identifier)
             words, held_out = _read(loaded, inputs, found, sample_bytes, identifier)

@@ -43,10 +43,10 @@ def room(teacher: Teacher, size: int, fixed: int) -> int:
     """How many pieces there is room for; `fixed` of them stay whatever happens. Raises `UserError` for too small a size."""
     special = len(reserved(teacher))
     if size < special + fixed:
-        raise UserError(
-            f"--size {size}: at least {special + fixed} entries are needed, {special} special tokens, {len(teacher.bytes)} "
-            f"single bytes and {fixed - len(teacher.bytes)} for characters that the texts use: ask for more"
-        )
+        characters = fixed - len(teacher.bytes)
+        parts = f"{special} special tokens and {len(teacher.bytes)} single bytes"
+        parts += f", besides {characters} for characters that the texts use" if characters else ""
+        raise UserError(f"--size {size}: at least {special + fixed} entries are needed, {parts}: ask for more")
     return size - special
 
 

@@ -134,6 +134,17 @@ def test_refusals(files, tmp_path, what):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["byte-level", "byte-fallback"])
+def test_a_size_below_the_bytes_is_refused_before_any_text_is_read(files, tmp_path, kind):
+    corpus = tmp_path / "damaged.jsonl"
+    corpus.write_text("no JSON\n", encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"--size 100: at least \d+ entries are needed, \d special tokens and 256 single bytes: ask"
+    ):
+        graft("--teacher", files[kind], "--corpus", corpus, "--size", 100, "--out", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [corpus]
+
+
 def test_a_folder_that_is_there_and_an_empty_text_are_refused(files, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
