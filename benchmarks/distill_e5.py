@@ -76,7 +76,11 @@ class Student:
 
 def students(recipe: Recipe) -> list[Student]:
     """The table's rows, the main student first."""
-    size, other = recipe.size, recipe.size // 2
+    size = recipe.size
+    others = [
+        Student(f"mean composition, {other:,} entries, distilled on a quarter", other, epochs=QUARTER)
+        for other in (2 * size, size // 2)
+    ]
     return [
         Student("orthogonal matching pursuit, distilled", size, method="omp", epochs=recipe.epochs),
         Student("pruned to the pieces in use, nothing trained", size, rule="used"),
@@ -86,7 +90,7 @@ def students(recipe: Recipe) -> list[Student]:
         Student("random rows, distilled on a quarter", size, method="random", epochs=QUARTER),
         Student("mean composition, distilled on a quarter", size, epochs=QUARTER),
         Student("orthogonal matching pursuit, distilled on a quarter", size, method="omp", epochs=QUARTER),
-        Student(f"mean composition, {other:,} entries, distilled on a quarter", other, epochs=QUARTER),
+        *others,
     ]
 
 
@@ -181,7 +185,7 @@ def distill_e5(
     """Make every student, score all beside the teacher, and write the table.
 
     Args:
-        size: entries of the main student's vocabulary; the other one has half as many
+        size: entries of the main student's vocabulary; two others have twice and half as many
         texts: that the teacher encodes
         epochs: passes of the main student
         batch: texts in a batch

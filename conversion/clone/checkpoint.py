@@ -26,6 +26,7 @@ def clone_checkpoint(
     method: Method = "mean",
     dtype: Cast = None,
     seed: int = 0,
+    another_teacher: bool = False,
 ) -> dict[str, Any]:
     """Write the checkpoint `out` (step 0, any layout) from `checkpoint`; returns the record, `out/clone.json`.
 
@@ -46,7 +47,7 @@ def clone_checkpoint(
         between = temporary_beside(out)
         try:
             export_checkpoint(checkpoint, between / "teacher")
-            record = clone_folder(between / "teacher", tokenizer, between / "clone", method, dtype, seed)
+            record = clone_folder(between / "teacher", tokenizer, between / "clone", method, dtype, seed, another_teacher)
             shutil.rmtree(between / "teacher")
             import_folder(between / "clone", out, name=name)
         finally:

@@ -50,13 +50,19 @@ class Plan:
         return self.old.roles.get("unk")
 
 
-def make_plan(source: str | Path, tokenizer: Path) -> Plan:
-    """Read and compare. Raises `UserError` for whatever stands in the way, before anything is written."""
+def make_plan(source: str | Path, tokenizer: Path, another_teacher: bool = False) -> Plan:
+    """Read and compare. Raises `UserError` for whatever stands in the way, before anything is written.
+
+    `another_teacher`: the tokenizer may be grafted from another teacher's than this one.
+    """
     teacher = find_teacher(source)
     reader = SafetensorsReader(teacher.transformer)
     with ThreadPoolExecutor(2) as pool:  # hashing leaves the interpreter to the others
         hashes = {path.name: pool.submit(sha256_of, path) for path in dict.fromkeys(reader.files.values())}
         new, old = read_tokenizer(tokenizer), read_tokenizer(teacher.transformer)
+        stranger = _grafted_from_another(old, new)
+        if stranger and not another_teacher:
+            raise UserError(f"{stranger}: give the teacher that it was grafted from, or add --another-teacher")
         vocabulary = find_vocabulary_tensors(reader)
         old = with_rows(old, vocabulary.rows)
         refuse_rows(old.folder / "tokenizer.json", old.size, vocabulary.rows)
@@ -70,7 +76,7 @@ def make_plan(source: str | Path, tokenizer: Path) -> Plan:
                 f"{tokenizer} padding has the id {ids.new_id(padding, 'pad')}: every text would be read at other positions; "
                 f"make the tokenizer with padding at {padding}"
             )
-        notes = _notes(old, new)
+        notes = (*_notes(old, new), *filter(None, [stranger]))
         return Plan(
             str(source), teacher, old, new, reader, vocabulary, alignment, ids,
             {name: found.result() for name, found in hashes.items()}, notes,
@@ -94,12 +100,18 @@ def _notes(old: TokenizerFolder, new: TokenizerFolder) -> tuple[str, ...]:
             f"{old.folder / 'config.json'} and the tokenizer beside it name other tokens for {', '.join(contradicted)}: is the "
             "tokenizer the one that the teacher was trained with?"
         )
-    if (new.folder / GRAFT).exists():
-        grafted = read_json(new.folder / GRAFT, "tokenizer").get("teacher")
-        sha256 = grafted.get("tokenizer_sha256") if isinstance(grafted, dict) else None
-        if sha256 is not None and sha256 != old.sha256:
-            found.append(f"{new.folder / GRAFT} names another teacher's tokenizer.json than the one of {old.folder}")
     return tuple(found)
+
+
+def _grafted_from_another(old: TokenizerFolder, new: TokenizerFolder) -> str | None:
+    """The sentence that says so, if `mecellem tokenizer graft` made `new` from another tokenizer.json than the teacher's."""
+    if not (new.folder / GRAFT).exists():
+        return None
+    grafted = read_json(new.folder / GRAFT, "tokenizer").get("teacher")
+    sha256 = grafted.get("tokenizer_sha256") if isinstance(grafted, dict) else None
+    if sha256 in (None, old.sha256):
+        return None
+    return f"{new.folder / GRAFT} names another teacher's tokenizer.json than the one of {old.folder}"
 
 
 def write_clone(plan: Plan, method: Method, out: Path, dtype: Cast = None, seed: int = 0) -> dict[str, Any]:
@@ -185,12 +197,14 @@ def clone_folder(
     method: Method = "mean",
     dtype: Cast = None,
     seed: int = 0,
+    another_teacher: bool = False,
 ) -> dict[str, Any]:
     """Clone a Hugging Face or sentence-transformers model onto the vocabulary of `tokenizer`; returns the record.
 
     `dtype`: of the weights, None for the teacher's. `seed`: of what is drawn by `random`, and of what `regression` learns from.
+    `another_teacher`: the tokenizer may be grafted from another teacher's.
     """
-    return clone_each(source, tokenizer, {method: out}, dtype, seed)[method]
+    return clone_each(source, tokenizer, {method: out}, dtype, seed, another_teacher)[method]
 
 
 def clone_each(
@@ -199,6 +213,7 @@ def clone_each(
     outs: Mapping[Method, Path],
     dtype: Cast = None,
     seed: int = 0,
+    another_teacher: bool = False,
 ) -> dict[Method, dict[str, Any]]:
     """Clones by several methods, each in its folder, from one comparison of the vocabularies; returns their records.
 
@@ -206,7 +221,7 @@ def clone_each(
     """
     for out in outs.values():
         refuse_existing(out)
-    plan = make_plan(source, tokenizer)
+    plan = make_plan(source, tokenizer, another_teacher)
     return {method: write_clone(plan, method, out, dtype, seed) for method, out in outs.items()}
 
 

@@ -18,6 +18,7 @@ def clone(
     method: MethodName = "mean",
     dtype: DtypeName = "stored",
     seed: int = 0,
+    another_teacher: bool = False,
 ) -> None:
     """Put a teacher's model onto a new vocabulary: same layers, new rows; the clone is compared with the teacher bit by bit.
 
@@ -35,6 +36,7 @@ def clone(
             with the teacher's mean and deviation.
         dtype: type of the weights, by default as the teacher has them.
         seed: of random and regression.
+        another_teacher: take a tokenizer that was grafted from another teacher's, which is refused otherwise.
     """
     import torch
 
@@ -45,9 +47,9 @@ def clone(
     kept = None if dtype == "stored" else getattr(torch, dtype)
     with step("convert clone", reads=[teacher, tokenizer], writes=[out]) as printer:
         if (Path(teacher) / CHECKPOINT).is_file():
-            record = clone_checkpoint(Path(teacher), tokenizer, out, method, kept, seed)
+            record = clone_checkpoint(Path(teacher), tokenizer, out, method, kept, seed, another_teacher)
         else:
-            record = clone_folder(teacher, tokenizer, out, method, kept, seed)
+            record = clone_folder(teacher, tokenizer, out, method, kept, seed, another_teacher)
         for line in sentences(record):
             printer.print(line, markup=False)
 

@@ -75,7 +75,7 @@ def agree_on_plan(out: Path, plan: dict[str, Any]) -> None:
         return  # nothing will be added to what other versions made
     if differ:
         raise UserError(
-            f"{out} holds vectors of other {' and '.join(differ)}: give the same command to go on with them, or choose "
+            f"{out} holds vectors that differ in {' and '.join(differ)}: give the same command to go on with them, or choose "
             "another --out"
         )
 

@@ -147,11 +147,11 @@ def test_vectors_of_another_teacher_prompt_or_texts_are_refused(teacher, dense_t
     out = shutil.copytree(vectors, tmp_path / "out")
     other = write_jsonl(tmp_path / "other.jsonl", [{"text": f"başka {number}"} for number in range(600)])
     same = {"shards": 4, "device": "cpu"}
-    with pytest.raises(UserError, match=r"out holds vectors of other teacher: give the same command"):
+    with pytest.raises(UserError, match=r"out holds vectors that differ in teacher: give the same command"):
         make_vectors(dense_teacher, [text_file], out, **same)
-    with pytest.raises(UserError, match="of other texts: give"):
+    with pytest.raises(UserError, match="that differ in texts: give"):
         make_vectors(teacher, [other], out, **same)
-    with pytest.raises(UserError, match="of other dtype and prompt: give"):
+    with pytest.raises(UserError, match="that differ in dtype and prompt: give"):
         make_vectors(teacher, [text_file], out, prompt="query", dtype="bf16", **same)
     with pytest.raises(UserError, match="holds no vectors: choose another folder"):
         make_vectors(teacher, [text_file], tmp_path, **same)
