@@ -76,11 +76,7 @@ class Student:
 
 def students(recipe: Recipe) -> list[Student]:
     """The table's rows, the main student first."""
-    size = recipe.size
-    others = [
-        Student(f"mean composition, {other:,} entries, distilled on a quarter", other, epochs=QUARTER)
-        for other in (2 * size, size // 2)
-    ]
+    size, twice = recipe.size, 2 * recipe.size
     return [
         Student("orthogonal matching pursuit, distilled", size, method="omp", epochs=recipe.epochs),
         Student("pruned to the pieces in use, nothing trained", size, rule="used"),
@@ -90,7 +86,7 @@ def students(recipe: Recipe) -> list[Student]:
         Student("random rows, distilled on a quarter", size, method="random", epochs=QUARTER),
         Student("mean composition, distilled on a quarter", size, epochs=QUARTER),
         Student("orthogonal matching pursuit, distilled on a quarter", size, method="omp", epochs=QUARTER),
-        *others,
+        Student(f"mean composition, {twice:,} entries, distilled on a quarter", twice, epochs=QUARTER),
     ]
 
 
@@ -185,7 +181,7 @@ def distill_e5(
     """Make every student, score all beside the teacher, and write the table.
 
     Args:
-        size: entries of the main student's vocabulary; two others have twice and half as many
+        size: entries of the main student's vocabulary; another student has twice as many
         texts: that the teacher encodes
         epochs: passes of the main student
         batch: texts in a batch
