@@ -106,7 +106,7 @@ class Encoder(Protocol):
         ...
 
     def remember(self, most: int) -> None:
-        """From now on keep vectors, of `most` texts at most, and give them again for the same text in the same role."""
+        """From now on keep vectors, of `most` texts at most, and give them again for a text that is read in the same way."""
         ...
 
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:
@@ -128,7 +128,7 @@ class BatchedEncoder(ABC):
         self.counts = Counts()
         self.batch_tokens = settings.batch_tokens or batch_tokens
         self.most_remembered = 0
-        self.remembered: dict[tuple[Role, str], Vectors] = {}
+        self.remembered: dict[tuple[str, str], Vectors] = {}
 
     @abstractmethod
     def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
@@ -137,6 +137,10 @@ class BatchedEncoder(ABC):
     @abstractmethod
     def vectors(self, texts: list[str], role: Role) -> NDArray[np.floating]:
         """`[n, dimensions]` of one batch, not yet of unit length; cuts texts at the context length."""
+
+    def treatment(self, role: Role) -> str:
+        """What a text of this role is made into: texts of roles with the same treatment have the same vector."""
+        return role
 
     def remember(self, most: int) -> None:
         """As `Encoder.remember`."""
@@ -150,9 +154,9 @@ class BatchedEncoder(ABC):
         self.counts.texts += len(texts)
         self.counts.empty += len(texts) - len(written)
         lengths = self.count_cut(self.lengths([texts[number] for number in written], role), role)
-        new = []
+        new, treatment = [], self.treatment(role)
         for place, row in enumerate(written):
-            known = self.remembered.get((role, texts[row]))
+            known = self.remembered.get((treatment, texts[row]))
             if known is None:
                 new.append(place)
             else:
@@ -163,7 +167,7 @@ class BatchedEncoder(ABC):
         self.counts.without_vector += int((~found[written].any(axis=1)).sum())
         for place in new[: max(0, self.most_remembered - len(self.remembered))]:
             row = written[place]
-            self.remembered[role, texts[row]] = found[row].copy()
+            self.remembered[treatment, texts[row]] = found[row].copy()
         return found
 
     def count_cut(self, lengths: list[int], role: Role) -> list[int]:

@@ -35,6 +35,7 @@ class TransformerEncoder(BatchedEncoder):
         assert source.folder is not None
         device = pick_device(device)
         self.model, assumed = load(source, settings, device)
+        self.symmetric = is_symmetric(self.model)
         limit = set_limit(self.model, settings, source.spec)
         super().__init__(facts_of(self.model, source, settings, limit, assumed), settings, tokens_a_batch(device))
 
@@ -47,6 +48,10 @@ class TransformerEncoder(BatchedEncoder):
             part = [prompt + text for text in texts[start : start + CHUNK]]
             found += token_counts(tokenizer, part)
         return found
+
+    def treatment(self, role: Role) -> str:
+        """As `BatchedEncoder.treatment`: a model without parts or lengths of single roles tells them apart by their prompts."""
+        return f"prompt {self.facts.prompt(role)}" if self.symmetric else role
 
     def vectors(self, texts: list[str], role: Role) -> NDArray[np.floating]:
         """As `BatchedEncoder.vectors`."""
@@ -119,6 +124,21 @@ def quiet_sentence_transformers() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def is_symmetric(model: SentenceTransformer) -> bool:
+    """Whether queries, documents and other texts go the same way but for their prompts; False where that is not known."""
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import LayerNorm, Normalize, Pooling, StaticEmbedding
+
+    first, *rest = model
+    if type(first) is Transformer:
+        own = (first.query_length, first.document_length, first.query_expansion)
+        if first.transformer_task != "feature-extraction" or any(value is not None for value in own):
+            return False
+    elif type(first) is not StaticEmbedding:
+        return False
+    return all(type(module) in (Pooling, Normalize, Dense, LayerNorm) for module in rest)
 
 
 def positions(model: SentenceTransformer) -> int | None:

@@ -73,6 +73,22 @@ def write_sentence_transformer(folder: Path, pooling: str = "cls", seed: int = 0
     return folder
 
 
+def write_asymmetric(folder: Path, query_length: int | None) -> Path:
+    """A folder that reads `query_length` tokens of a query or, without that, has another model for queries."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    first = Transformer(str(write_transformer(folder.parent / "documents")), query_length=query_length)
+    pooling = Pooling(first.get_embedding_dimension(), "mean")
+    modules = [first, pooling]
+    if query_length is None:
+        other = Transformer(str(write_transformer(folder.parent / "queries", seed=1)))
+        modules = [Router.for_query_document(query_modules=[other, pooling], document_modules=[first, pooling])]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder))
+    return folder
+
+
 def write_model2vec(folder: Path) -> Path:
     """A static model of 16 dimensions that reads 20 tokens."""
     import numpy as np
