@@ -26,7 +26,7 @@ class EncoderFacts(Record):
 
     `sha256` covers every file that vectors depend on. `parameters` is None where the package does not tell;
     `embedding_parameters` are those of the input embedding. `max_seq_length` in tokens is None for a model that reads texts of
-    any length; `query_length` where it reads fewer of a query. `pooling_assumed`: the folder does not name a pooling.
+    any length; `query_length` and `document_length` where it reads fewer of those. `pooling_assumed`: the folder does not name a pooling.
     """
 
     name: str
@@ -38,6 +38,7 @@ class EncoderFacts(Record):
     dimensions: int
     max_seq_length: int | None
     query_length: int | None = None
+    document_length: int | None = None
     pooling: str
     pooling_assumed: bool
     query_prompt: str
@@ -47,7 +48,7 @@ class EncoderFacts(Record):
 
     def limit(self, role: Role) -> int | None:
         """Tokens of a text of a role that are read; None: all."""
-        limits = [self.max_seq_length, self.query_length if role == "query" else None]
+        limits = [self.max_seq_length, {"query": self.query_length, "document": self.document_length}.get(role)]
         return min((limit for limit in limits if limit is not None), default=None)
 
     def prompt(self, role: Role) -> str:
@@ -60,8 +61,10 @@ class EncoderFacts(Record):
         if self.pooling_assumed:
             pooling += " (assumed: the folder names none; --pooling sets another)"
         length = f"{self.max_seq_length:,} tokens" if self.max_seq_length else "texts of any length"
-        if self.limit("query") != self.max_seq_length:
-            length += f" ({self.limit('query'):,} of a query)"
+        roles: tuple[Role, ...] = ("query", "document")
+        fewer = [f"{self.limit(role):,} of a {role}" for role in roles if self.limit(role) != self.max_seq_length]
+        if fewer:
+            length += f" ({', '.join(fewer)})"
         prompts = ", ".join(
             f"{role} {text!r}"
             for role, text in (("query", self.query_prompt), ("document", self.document_prompt), ("text", self.text_prompt))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # These number positions from the padding token's id + 1 on, so that many rows of their position embedding are no use.
 OFFSET_FAMILIES = ("roberta", "camembert", "mpnet", "longformer", "xmod", "data2vec-text")
+ROLE_LENGTHS = ("query_length", "document_length")
 UNLIMITED = 1_000_000  # a tokenizer that knows no limit names a number far above this
 CHUNK = 1024  # texts that are tokenized at a time to learn their lengths
 
@@ -169,6 +170,9 @@ def set_limit(model: SentenceTransformer, settings: EncoderSettings, spec: str) 
             raise UserError(f"--max-seq-length {wanted}: {spec} reads texts of any length and cannot be cut; leave it out")
     if wanted is not None:
         model.max_seq_length = wanted
+        for name in ROLE_LENGTHS:  # of single roles: sentence-transformers takes them also where they are longer
+            if (length := getattr(model[0], name, None)) is not None:
+                setattr(model[0], name, min(length, wanted))
     return wanted
 
 
@@ -199,6 +203,7 @@ def facts_of(
         dimensions=dimensions,
         max_seq_length=limit,
         query_length=getattr(first, "query_length", None),
+        document_length=getattr(first, "document_length", None),
         pooling=pooling or "the model's own",
         pooling_assumed=assumed,
         query_prompt=query,

@@ -20,6 +20,7 @@ from encoder_models import (
 )
 
 from evaluation.encoders import EncoderSettings, open_encoder
+from evaluation.encoders.base import Role
 from mecellem.errors import UserError
 
 MIXED = [*TEXTS, "Kısa.", " ".join(TEXTS), "", TEXTS[0] * 3, "  \n\t"]
@@ -120,19 +121,33 @@ def test_texts_over_the_context_length_are_counted_with_the_tokens_that_they_los
     assert (encoder.counts.truncated, encoder.counts.tokens_cut) == (len(over), sum(over))
 
 
-def test_a_query_length_of_the_models_own_counts(sentence_transformer: Path, tmp_path: Path):
+@pytest.mark.parametrize(("role", "prompt"), [("query", "soru: "), ("document", "metin: ")])
+def test_a_length_of_the_models_own_for_a_role_counts(sentence_transformer: Path, tmp_path: Path, role: Role, prompt: str):
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(sentence_transformer), device="cpu")
-    model[0].query_length = 8
+    setattr(model[0], f"{role}_length", 8)
     model.save_pretrained(str(tmp_path / "short"))
     encoder = open_encoder(str(tmp_path / "short"), device="cpu")
-    lengths = encoder.lengths(TEXTS, "query")
-    assert min(lengths) > 8 and "32 tokens (8 of a query)" in encoder.facts.sentence()
-    encoder.encode(TEXTS, "query")
+    lengths = encoder.lengths(TEXTS, role)
+    assert min(lengths) > 8 and f"32 tokens (8 of a {role})" in encoder.facts.sentence()
+    encoder.encode(TEXTS, role)
     assert (encoder.counts.truncated, encoder.counts.tokens_cut) == (len(TEXTS), sum(lengths) - 8 * len(TEXTS))
-    short = [encoder.model.tokenizer.decode(encoder.model.tokenizer(f"soru: {TEXTS[0]}")["input_ids"][1:7])]
-    assert np.allclose(encoder.encode(TEXTS[:1], "query"), encoder.model.encode(short, normalize_embeddings=True), atol=1e-5)
+    short = [encoder.model.tokenizer.decode(encoder.model.tokenizer(f"{prompt}{TEXTS[0]}")["input_ids"][1:7])]
+    assert np.allclose(encoder.encode(TEXTS[:1], role), encoder.model.encode(short, normalize_embeddings=True), atol=1e-5)
+
+
+def test_a_role_is_never_read_longer_than_the_model_reads(sentence_transformer: Path, tmp_path: Path):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(sentence_transformer), device="cpu")
+    model[0].document_length = 24
+    model.save_pretrained(str(tmp_path / "model"))
+    encoder = open_encoder(str(tmp_path / "model"), settings=EncoderSettings(max_seq_length=8), device="cpu")
+    assert encoder.facts.limit("document") == 8
+    wanted = open_encoder(str(sentence_transformer), settings=EncoderSettings(max_seq_length=8), device="cpu")
+    assert np.allclose(encoder.encode(TEXTS, "document"), wanted.encode(TEXTS, "document"), atol=1e-6)
+    assert encoder.counts == wanted.counts and encoder.counts.truncated
 
 
 def test_counts_since_an_earlier_moment(plain: Path):
