@@ -23,3 +23,10 @@ def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = [line.split("`")[1].split()[1:] for line in text.splitlines() if line.startswith("| `mecellem ")]
     assert {find_command(words)[0] for words in table} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_line_stands_twice(page: Path):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in text.splitlines() if len(line) > 60]
+    assert [line for line in lines if lines.count(line) > 1] == []
