@@ -26,7 +26,8 @@ class EncoderFacts(Record):
 
     `sha256` covers every file that vectors depend on. `parameters` is None where the package does not tell;
     `embedding_parameters` are those of the input embedding. `max_seq_length` in tokens is None for a model that reads texts of
-    any length; `query_length` and `document_length` where it reads fewer of those. `pooling_assumed`: the folder does not name a pooling.
+    any length; `query_length` and `document_length` where it reads fewer of those. `pooling_assumed`: the folder does not name
+    a pooling.
     """
 
     name: str

@@ -24,7 +24,7 @@ _BATCH_BYTES = 1 << 20  # of text: an encoding of tokenizers takes some hundred 
 # many bytes of text, if memory has grown by so much meanwhile: a table of words twice as large would come next. Text whose
 # words come back grows little, and to start costs as much time as 10 MB of it.
 _FORGET_AFTER = 24 << 20
-_MAY_GROW = 32 << 20
+_MAY_GROW = 64 << 20
 _SETTLED_AFTER = 8 << 20  # bytes of text, once: by then the buffers of all threads are there
 _RETURNED_FROM = 4 << 20
 _M_MMAP_THRESHOLD = -3  # malloc.h
