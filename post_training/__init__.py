@@ -1,1 +1,1 @@
-"""Embedding models out of pre-trained ones: today contrastive training on crops of plain documents."""
+"""Embedding models out of pre-trained ones: contrastive training, mining of hard negatives, distillation of a teacher."""

@@ -6,14 +6,13 @@ import csv
 import io
 import json
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mecellem import __version__
 from post_training.contrastive.settings import ContrastiveSettings
 from post_training.pairs import PairSet
 from post_training.start import StartingPoint
+from post_training.training.record import HELD_OUT, QUIET, RECALL, plot_loss, png, versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 TRAINING_RECORD = "post_training.json"  # settings, losses, data hashes, versions
 CURVE, CURVE_DATA = "loss.png", "loss.csv"
-LOSS, HELD_OUT, RECALL, QUIET = "#0072b2", "#d55e00", "#009e73", "#66707c"  # Okabe and Ito
-MEAN_OF = 20  # the curve's smooth line is a running mean over a 20th of the steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +38,6 @@ class Outcome:
     device: str
 
 
-def versions() -> dict[str, str]:
-    """Of everything that may move a digit."""
-    names = ("sentence-transformers", "transformers", "torch", "accelerate", "datasets", "tokenizers")
-    return {"mecellem": __version__} | {name: version(name) for name in names}
-
-
 def write_notes(
     folder: Path,
     outcome: Outcome,
@@ -60,7 +51,7 @@ def write_notes(
     record = make_record(outcome, start, guide, pairs, shape, settings)
     (folder / TRAINING_RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(record, settings), encoding="utf-8")
-    (folder / CURVE).write_bytes(draw(outcome))
+    (folder / CURVE).write_bytes(png(lambda: curve_figure(outcome)))
     (folder / CURVE_DATA).write_text(curve_csv(outcome), encoding="utf-8")
 
 
@@ -173,31 +164,14 @@ def curve_csv(outcome: Outcome) -> str:
     return text.getvalue()
 
 
-def draw(outcome: Outcome) -> bytes:
-    """The curve as PNG. The same training gives the same bytes."""
-    import matplotlib as mpl
-
-    looks: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9.5, "legend.frameon": False}
-    content = io.BytesIO()
-    with mpl.rc_context(looks):
-        curve_figure(outcome).savefig(content, format="png", dpi=140, metadata={"Software": None})
-    return content.getvalue()
-
-
 def curve_figure(outcome: Outcome) -> Figure:
     """Loss over steps, its running mean, and what was measured on held-out pairs."""
-    import numpy as np
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     axes = figure.subplots()
-    losses = np.array(outcome.losses)
-    window = max(1, len(losses) // MEAN_OF)
-    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-    axes.plot(np.arange(1, len(losses) + 1), losses, color=LOSS, alpha=0.3, linewidth=1)
-    axes.plot(np.arange(window, len(losses) + 1), smooth, color=LOSS, linewidth=1.8, label="loss in training")
+    plot_loss(axes, outcome.losses)
     axes.set_xlabel("step", color=QUIET)
-    axes.set_ylabel("loss", color=QUIET)
     if outcome.scores:
         steps = [score["step"] for score in outcome.scores]
         axes.plot(steps, [score["loss"] for score in outcome.scores], "o-", color=HELD_OUT, label="loss on held-out pairs")

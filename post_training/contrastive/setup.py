@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from post_training.contrastive.settings import ContrastiveSettings
-from post_training.contrastive.unfinished import step_of
 from post_training.model_folder import quiet_transformers
 from post_training.pairs import PairSet
+from post_training.training.run import make_arguments
+from post_training.training.unfinished import step_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 
     from post_training.batches import Rows
     from post_training.contrastive.model import Shape
-    from post_training.contrastive.trainer import ContrastiveTrainer, Watch
+    from post_training.training.trainer import PlannedTrainer, Watch
 
 RECALL_DEPTH = 10
 
@@ -40,45 +41,31 @@ class Job:
     title: str
 
 
-def make_arguments(job: Job, folder: Path, resume: Path | None) -> SentenceTransformerTrainingArguments:
-    """What the library's trainer is told. Checkpoints are asked for by `Watch`, so that none is written at the end."""
-    from sentence_transformers import SentenceTransformerTrainingArguments
-
-    settings, on_cpu = job.settings, job.device == "cpu"
+def arguments_of(job: Job, folder: Path, resume: Path | None) -> SentenceTransformerTrainingArguments:
+    """What the library's trainer is told."""
+    settings, share = job.settings, job.settings.batch_size // job.ranks
     columns = {name for pairs in (job.pairs, job.validation) if pairs is not None for name in pairs.table.column_names}
-    with quiet_transformers():
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=str(folder),
-            max_steps=len(job.plan),
-            per_device_train_batch_size=settings.batch_size // job.ranks,
-            per_device_eval_batch_size=settings.batch_size // job.ranks,
-            learning_rate=settings.lr,
-            weight_decay=settings.weight_decay,
-            warmup_steps=math.ceil(settings.warmup_share * len(job.plan)),
-            lr_scheduler_type="linear",
-            max_grad_norm=1.0,
-            bf16=settings.bf16,
-            seed=settings.post_seed,
-            data_seed=settings.post_seed,
-            prompts=job.shape.prompts(columns),
-            router_mapping=job.shape.routes(columns),
-            use_cpu=on_cpu,
-            eval_strategy="no" if job.validation is None else "steps",
-            eval_steps=job.evaluate_every or len(job.plan),
-            eval_on_start=job.validation is not None and resume is None,
-            save_strategy="no",
-            save_total_limit=2,
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_drop_last=True,
-            dataloader_num_workers=job.workers,
-            dataloader_pin_memory=not on_cpu,
-        )
-        if job.ranks == 1 and arguments.device.type == "cuda":
-            arguments._n_gpu = 1  # several visible GPUs are for torchrun: transformers' DataParallel splits the negatives
-    return arguments
+    return make_arguments(
+        folder,
+        settings.post_seed,
+        job.device,
+        job.ranks,
+        job.workers,
+        max_steps=len(job.plan),
+        per_device_train_batch_size=share,
+        per_device_eval_batch_size=share,
+        learning_rate=settings.lr,
+        weight_decay=settings.weight_decay,
+        warmup_steps=math.ceil(settings.warmup_share * len(job.plan)),
+        lr_scheduler_type="linear",
+        max_grad_norm=1.0,
+        bf16=settings.bf16,
+        prompts=job.shape.prompts(columns),
+        router_mapping=job.shape.routes(columns),
+        eval_strategy="no" if job.validation is None else "steps",
+        eval_steps=job.evaluate_every or len(job.plan),
+        eval_on_start=job.validation is not None and resume is None,
+    )
 
 
 def make_trainer(
@@ -88,7 +75,7 @@ def make_trainer(
     arguments: SentenceTransformerTrainingArguments,
     watch: Watch,
     resume: Path | None,
-) -> ContrastiveTrainer:
+) -> PlannedTrainer:
     """The trainer with loss, data, curves and the `Watch`."""
     from datasets import Dataset
     from datasets.utils.logging import disable_progress_bar
@@ -96,7 +83,7 @@ def make_trainer(
     from transformers.trainer_callback import PrinterCallback
 
     from post_training.contrastive.losses import make_loss
-    from post_training.contrastive.trainer import ContrastiveTrainer
+    from post_training.training.trainer import PlannedTrainer
 
     disable_progress_bar()
     callbacks: list[Any] = [watch]
@@ -106,7 +93,7 @@ def make_trainer(
         done = 0 if resume is None else step_of(resume)
         callbacks.append(TensorBoardCallback(SummaryWriter(str(job.tensorboard), purge_step=done + 1)))
     with quiet_transformers():
-        trainer = ContrastiveTrainer(
+        trainer = PlannedTrainer(
             plan=job.plan,
             ranks=job.ranks,
             model=model,

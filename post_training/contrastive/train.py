@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import random
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mecellem.errors import UserError
 from mecellem.files import atomic_folder, disk_full_is_user_error
-from post_training.contrastive.record import Outcome, versions, write_notes
+from post_training.contrastive.record import Outcome, write_notes
 from post_training.contrastive.settings import ContrastiveSettings
-from post_training.contrastive.setup import Job, make_arguments, make_trainer, scores_of
-from post_training.contrastive.unfinished import Unfinished, facts_of
+from post_training.contrastive.setup import Job, arguments_of, make_trainer, scores_of
 from post_training.model_folder import pick_device, quiet_transformers
 from post_training.pairs import PairSet, pair_set
 from post_training.start import StartingPoint, find_start, open_start
+from post_training.training.record import versions
+from post_training.training.run import (
+    check_place,
+    deterministic,
+    join_launcher,
+    run_to_end,
+    seed_everything,
+    signals,
+    unfinished_kept,
+)
+from post_training.training.unfinished import Unfinished, facts_of
 from preprocessing.corpus.document import Document
 
 if TYPE_CHECKING:
@@ -75,10 +80,8 @@ def train_contrastive(
 
     settings = settings or ContrastiveSettings()
     ranks = join_launcher()
-    check(target, settings, data, guide, validation, ranks, device)
-    for name, value in (("evaluate-every", evaluate_every), ("checkpoint-every", checkpoint_every), ("workers", workers)):
-        if value < 0:
-            raise UserError(f"--{name} must be at least 0, not {value}")
+    check_place(target, device, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, workers=workers)
+    check(settings, data, guide, validation, ranks)
     cache = cache or target.parent / "exports"
     start = find_start(source, cache)
     guided_by = find_start(guide, cache) if guide is not None else None
@@ -118,31 +121,10 @@ def train_contrastive(
     return ContrastiveResult(outcome.losses, planned.size, outcome.seconds)
 
 
-def join_launcher() -> int:
-    """Ranks of this training: those that torchrun or srun started, or this process alone."""
-    from megatron_recipes.engine.launch import rank_from_environment
-
-    place = rank_from_environment()
-    if place is None or place.world_size == 1:
-        return 1
-    os.environ.setdefault("RANK", str(place.rank))  # what the trainer's libraries look at, and srun does not set
-    os.environ.setdefault("WORLD_SIZE", str(place.world_size))
-    os.environ.setdefault("LOCAL_RANK", str(place.local_rank))
-    return place.world_size
-
-
 def check(
-    target: Path,
-    settings: ContrastiveSettings,
-    data: PairSet | Sequence[Document],
-    guide: object,
-    validation: PairSet | None,
-    ranks: int,
-    device: str,
+    settings: ContrastiveSettings, data: PairSet | Sequence[Document], guide: object, validation: PairSet | None, ranks: int
 ) -> None:
     """Refuse what cannot work before anything is loaded. Raises `UserError`."""
-    if target.exists() and (target.is_file() or any(target.iterdir())):
-        raise UserError(f"{target} exists already: choose another folder or remove it first")
     settings.check_source(crops=not isinstance(data, PairSet))
     settings.check_guide(guide)
     for pairs in (data, validation):
@@ -150,8 +132,6 @@ def check(
             settings.check_negatives(pairs.negatives)
     if settings.batch_size % ranks:
         raise UserError(f"--batch-size {settings.batch_size} is shared by {ranks} ranks: give a multiple of {ranks}")
-    if device.startswith("cuda:") and device != "cuda:0":
-        raise UserError(f"--device {device}: set CUDA_VISIBLE_DEVICES={device.removeprefix('cuda:')} and give --device cuda")
     if validation is not None and isinstance(data, PairSet):
         check_held_out(data, validation)
 
@@ -234,43 +214,6 @@ def make_identity(
     }
 
 
-def seed_everything(seed: int) -> None:
-    """Every random stream that a library may draw from."""
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def deterministic(device: str) -> Iterator[None]:
-    """On a GPU, kernels whose sums have a fixed order, where there are such; on CPUs they have one anyway."""
-    import torch
-
-    if device == "cpu":
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for it
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-@contextmanager
-def unfinished_kept(unfinished: Unfinished) -> Iterator[None]:
-    """However the block ends, only checkpoints with which a training can go on are left."""
-    try:
-        yield
-    finally:
-        if os.environ.get("RANK", "0") == "0":
-            unfinished.drop_if_empty()
-
-
 def run(
     job: Job,
     model: SentenceTransformer,
@@ -280,29 +223,18 @@ def run(
     resume: Path | None,
 ) -> Outcome:
     """Train `model` in place, from `resume` on if that is given. Raises `SystemExit` when a signal stopped it."""
-    from megatron_recipes.engine.stop import StopSignal, stop_signals
-    from post_training.contrastive.trainer import Watch
+    from post_training.training.trainer import Watch
 
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    with stop_signals() if in_main_thread else nullcontext(StopSignal()) as stop:
+    with signals() as stop:
         watch = Watch(job.title, unfinished, job.checkpoint_every, stop, facts_of(resume))
-        arguments = make_arguments(job, unfinished.folder, resume)
+        arguments = arguments_of(job, unfinished.folder, resume)
         state = arguments.distributed_state
         assert state is not None
         if state.is_main_process:
             unfinished.begin(identity, resume)
         trainer = make_trainer(job, model, guide, arguments, watch, resume)
         state.wait_for_everyone()
-        try:
-            with quiet_transformers(), warnings.catch_warnings():
-                # of torch and accelerate about each other, at every step; models like BERT have weights that pooling never uses
-                warnings.filterwarnings("ignore", category=FutureWarning)
-                warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        finally:
-            watch.close()
-        if watch.stopped_by:
-            raise SystemExit(128 + watch.stopped_by)
+        run_to_end(trainer, watch, resume)
     history = trainer.state.log_history
     losses = tuple(float(entry["loss"]) for entry in history if "loss" in entry)
     assert len(losses) == len(job.plan), (len(losses), len(job.plan))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from post_training.contrastive.record import HELD_OUT, LOSS, MEAN_OF, QUIET, RECALL, versions
 from post_training.distillation.settings import DistillationSettings
+from post_training.training.record import HELD_OUT, QUIET, RECALL, plot_loss, png, versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +64,7 @@ def write_notes(
     (folder / "README.md").write_text(model_card(record), encoding="utf-8")
     lines = "".join(f"{json.dumps(line)}\n" for line in outcome.lines)
     (folder / METRICS).write_text(lines, encoding="utf-8")
-    (folder / CURVES).write_bytes(draw(outcome))
+    (folder / CURVES).write_bytes(png(lambda: figure(outcome)))
 
 
 def make_record(
@@ -165,30 +164,13 @@ SHA-256 of the vectors {record["vectors"]["sha256"]}, of the teacher {record["te
 """
 
 
-def draw(outcome: Outcome) -> bytes:
-    """The curves as PNG. The same training gives the same bytes."""
-    import matplotlib as mpl
-
-    looks: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9.5, "legend.frameon": False}
-    content = io.BytesIO()
-    with mpl.rc_context(looks):
-        figure(outcome).savefig(content, format="png", dpi=140, metadata={"Software": None})
-    return content.getvalue()
-
-
 def figure(outcome: Outcome) -> Figure:
     """The loss over steps with its running mean, and under it the held-out scores."""
-    import numpy as np
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(7.2, 5.2 if outcome.held_out else 3.2), layout="constrained")
     panels = drawn.subplots(2 if outcome.held_out else 1, 1, sharex=True, squeeze=False)[:, 0]
-    losses = np.array(outcome.losses)
-    window = max(1, len(losses) // MEAN_OF)
-    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-    panels[0].plot(np.arange(1, len(losses) + 1), losses, color=LOSS, alpha=0.3, linewidth=1)
-    panels[0].plot(np.arange(window, len(losses) + 1), smooth, color=LOSS, linewidth=1.8, label="loss in training")
-    panels[0].set_ylabel("loss", color=QUIET)
+    plot_loss(panels[0], outcome.losses)
     panels[0].legend(loc="upper right")
     for name, colour, mark in (("cosine", HELD_OUT, "o-"), ("relation", RECALL, "s--")):
         looks = [(look["step"], look[f"held_out_{name}"]) for look in outcome.held_out if f"held_out_{name}" in look]

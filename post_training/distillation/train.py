@@ -5,21 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
-import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mecellem.console import console, step
-from mecellem.errors import UserError
 from mecellem.files import atomic_folder, disk_full_is_user_error
 from mecellem.flags import parse_and_call
-from post_training.contrastive.record import versions
-from post_training.contrastive.train import deterministic, join_launcher, seed_everything, unfinished_kept
-from post_training.contrastive.unfinished import Unfinished, facts_of
 from post_training.distillation.data import Batches, Collator, make_batches
 from post_training.distillation.origin import refuse_another_teacher
 from post_training.distillation.record import RECORD, Outcome, write_notes
@@ -28,6 +21,18 @@ from post_training.distillation.store import VectorStore, open_store
 from post_training.distillation.student import Student, open_student, save_student
 from post_training.model_folder import PoolingName, pick_device, quiet_transformers
 from post_training.start import StartingPoint, find_start
+from post_training.training.record import versions
+from post_training.training.run import (
+    check_place,
+    deterministic,
+    join_launcher,
+    make_arguments,
+    run_to_end,
+    seed_everything,
+    signals,
+    unfinished_kept,
+)
+from post_training.training.unfinished import Unfinished, facts_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,13 +95,7 @@ def train_distillation(
     whole or not at all. Raises `UserError` for bad input, before any work, and for a full disk.
     """
     ranks = join_launcher()
-    if target.exists() and (target.is_file() or any(target.iterdir())):
-        raise UserError(f"{target} exists already (--out): choose another folder or remove it first")
-    for name, value in (("evaluate-every", evaluate_every), ("checkpoint-every", checkpoint_every), ("workers", workers)):
-        if value < 0:
-            raise UserError(f"--{name} must be at least 0, not {value}")
-    if device.startswith("cuda:") and device != "cuda:0":
-        raise UserError(f"--device {device}: set CUDA_VISIBLE_DEVICES={device.removeprefix('cuda:')} and give --device cuda")
+    check_place(target, device, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, workers=workers)
     device = pick_device(device).partition(":")[0]
     part = settings.part_size(ranks, device)
     store = open_store(vectors)
@@ -143,46 +142,32 @@ def make_identity(
     }
 
 
-def make_arguments(job: Job, folder: Path, resume: Path | None) -> SentenceTransformerTrainingArguments:
-    """What the library's trainer is told. Checkpoints are asked for by the watch, so that none is written at the end."""
-    from sentence_transformers import SentenceTransformerTrainingArguments
-
-    settings, on_cpu, steps = job.settings, job.device == "cpu", len(job.batches.plan)
+def arguments_of(job: Job, folder: Path, resume: Path | None) -> SentenceTransformerTrainingArguments:
+    """What the library's trainer is told."""
+    settings, steps = job.settings, len(job.batches.plan)
     looks = bool(len(job.batches.held_out))
-    with quiet_transformers():
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=str(folder),
-            max_steps=steps,
-            per_device_train_batch_size=job.part,
-            gradient_accumulation_steps=job.parts,
-            learning_rate=settings.lr,
-            weight_decay=settings.weight_decay,
-            warmup_steps=math.ceil(settings.warmup_share * steps),
-            lr_scheduler_type="cosine",
-            max_grad_norm=settings.clip,
-            bf16=job.compute == "bf16",
-            activation_checkpointing=settings.gradient_checkpointing,
-            activation_checkpointing_kwargs={"use_reentrant": False},
-            ddp_find_unused_parameters=True,  # models like BERT have weights that pooling never uses
-            seed=settings.seed,
-            data_seed=settings.seed,
-            use_cpu=on_cpu,
-            eval_strategy="steps" if looks else "no",
-            eval_steps=job.evaluate_every,
-            eval_on_start=looks and resume is None,
-            save_strategy="no",
-            save_total_limit=2,
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_drop_last=True,
-            dataloader_num_workers=job.workers,
-            dataloader_pin_memory=not on_cpu,
-        )
-        if job.ranks == 1 and arguments.device.type == "cuda":
-            arguments._n_gpu = 1  # several visible GPUs are for torchrun
-    return arguments
+    return make_arguments(
+        folder,
+        settings.seed,
+        job.device,
+        job.ranks,
+        job.workers,
+        max_steps=steps,
+        per_device_train_batch_size=job.part,
+        gradient_accumulation_steps=job.parts,
+        learning_rate=settings.lr,
+        weight_decay=settings.weight_decay,
+        warmup_steps=math.ceil(settings.warmup_share * steps),
+        lr_scheduler_type="cosine",
+        max_grad_norm=settings.clip,
+        bf16=job.compute == "bf16",
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        ddp_find_unused_parameters=True,  # models like BERT have weights that pooling never uses
+        eval_strategy="steps" if looks else "no",
+        eval_steps=job.evaluate_every,
+        eval_on_start=looks and resume is None,
+    )
 
 
 def make_trainer(job: Job, arguments: SentenceTransformerTrainingArguments, watch: DistillationWatch) -> DistillationTrainer:
@@ -222,11 +207,9 @@ def run(job: Job, unfinished: Unfinished, identity: dict[str, Any], resume: Path
 
     Raises `SystemExit` when a signal stopped it.
     """
-    from megatron_recipes.engine.stop import StopSignal, stop_signals
     from post_training.distillation.trainer import DistillationWatch, metric_lines
 
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    with stop_signals() if in_main_thread else nullcontext(StopSignal()) as stop:
+    with signals() as stop:
         watch = DistillationWatch(
             "distillation",
             unfinished,
@@ -237,7 +220,7 @@ def run(job: Job, unfinished: Unfinished, identity: dict[str, Any], resume: Path
             metric=job.metric,
             patience=job.settings.patience,
         )
-        arguments = make_arguments(job, unfinished.folder, resume)
+        arguments = arguments_of(job, unfinished.folder, resume)
         state = arguments.distributed_state
         assert state is not None
         if state.is_main_process:
@@ -245,16 +228,7 @@ def run(job: Job, unfinished: Unfinished, identity: dict[str, Any], resume: Path
             watch.restore(resume)
         trainer = make_trainer(job, arguments, watch)
         state.wait_for_everyone()
-        try:
-            with quiet_transformers(), warnings.catch_warnings():
-                # of torch and accelerate about each other, at every step
-                warnings.filterwarnings("ignore", category=FutureWarning)
-                warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        finally:
-            watch.close()
-        if watch.stopped_by:
-            raise SystemExit(128 + watch.stopped_by)
+        run_to_end(trainer, watch, resume)
     if state.is_main_process and watch.best is not None:
         watch.load_best()
     return Outcome(

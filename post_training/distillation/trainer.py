@@ -1,4 +1,4 @@
-"""The contrastive room's trainer and watch, with a rate of their own for embeddings, held-out scores and the best weights."""
+"""The shared trainer and watch, with a rate of their own for embeddings, held-out scores and the best weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from torch.nn import functional as F
 
 from mecellem.console import console
-from post_training.contrastive.trainer import ContrastiveTrainer, Watch
-from post_training.contrastive.unfinished import Unfinished
 from post_training.distillation.data import FEWEST_RELATED
 from post_training.distillation.record import METRICS
 from post_training.distillation.student import Student, embeddings
+from post_training.training.trainer import PlannedTrainer, Watch
+from post_training.training.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -30,7 +30,7 @@ BEST = "held_out_best.safetensors"  # beside the checkpoints, and in each the on
 PAIRED = 1000  # held-out texts whose cosines with each other are compared
 
 
-class DistillationTrainer(ContrastiveTrainer):
+class DistillationTrainer(PlannedTrainer):
     """As its parent; `embedding_lr` is the token embeddings' own peak rate."""
 
     def __init__(self, *, embedding_lr: float | None, **keywords: Any) -> None:

@@ -216,7 +216,7 @@ def make_plan(
     compute: str,
 ) -> dict[str, Any]:
     """What the vectors depend on, and where the texts came from."""
-    from post_training.contrastive.record import versions
+    from post_training.training.record import versions
 
     return {
         "format": FORMAT,

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from mecellem.errors import UserError
 from mecellem.files import atomic_write
-from post_training.contrastive.record import versions
 from post_training.mining.settings import MiningSettings
 from post_training.model_folder import pick_device, quiet_transformers
 from post_training.pairs import ANCHOR, NEGATIVE, POSITIVE, PairSet
 from post_training.start import find_start, open_start
+from post_training.training.record import versions
 
 if TYPE_CHECKING:
     import numpy as np

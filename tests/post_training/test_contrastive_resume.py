@@ -14,7 +14,7 @@ from post_train import command, environment, post_train
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from post_training.contrastive import TRAINING_RECORD, ContrastiveSettings, train_contrastive
-from post_training.contrastive.unfinished import Unfinished, step_of
+from post_training.training.unfinished import Unfinished, step_of
 
 SETTINGS = ["--steps", "60", "--batch-size", "16", "--train-seq-length", "32", "--checkpoint-every", "4", "--device", "cpu"]
 
@@ -75,7 +75,7 @@ def test_killed_and_stopped_and_the_same_bytes(dropout_model, triplet_file, tmp_
 
 def saved_half_way(model, data, out, settings):
     """As a kill leaves it: the checkpoint of step 2 of a training of 4 steps, and no result."""
-    from post_training.contrastive.trainer import Watch
+    from post_training.training.trainer import Watch
 
     class Killed(BaseException):
         pass

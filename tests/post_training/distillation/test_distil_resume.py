@@ -15,10 +15,10 @@ from tiny_models import write_model
 
 from mecellem.errors import UserError
 from mecellem.files import sha256_of
-from post_training.contrastive.unfinished import Unfinished, step_of
 from post_training.distillation.settings import DistillationSettings
 from post_training.distillation.train import train_distillation
 from post_training.distillation.vectors import make_vectors
+from post_training.training.unfinished import Unfinished, step_of
 
 FLAGS = ["--steps", 60, "--batch-size", 16, "--lr", "0.02", "--held-out", "0.1", "--dropout", "0.1", "--device", "cpu"]
 FLAGS += ["--evaluate-every", 3]

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from mecellem.console import console, progress_bar
 from mecellem.errors import UserError
-from post_training.contrastive.unfinished import Unfinished
+from post_training.training.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,7 +42,7 @@ class PlannedBatches(DefaultBatchSampler):
         return len(self.plan)
 
 
-class ContrastiveTrainer(SentenceTransformerTrainer):
+class PlannedTrainer(SentenceTransformerTrainer):
     """The library's trainer. Step t is made of row t of `plan` [steps, pairs of all ranks], whatever the number of ranks."""
 
     def __init__(self, *, plan: Rows, ranks: int, **keywords: Any) -> None:
@@ -86,7 +86,7 @@ class Watch(TrainerCallback):
         self.unfinished, self.every, self.stop, self.before = unfinished, checkpoint_every, stop, before
         self.tokens, self.slots = int(before["tokens"]), int(before["slots"])
         self.stopped_by = 0
-        self.trainer: ContrastiveTrainer
+        self.trainer: PlannedTrainer
         self.bar = progress_bar(transient=True)
         self.task = self.bar.add_task(title, total=None)
         self.title = title

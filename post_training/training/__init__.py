@@ -1,0 +1,1 @@
+"""What contrastive training and distillation share: the library's trainer, its run, checkpoints and pictures."""
