@@ -210,13 +210,13 @@ def board_mean(board: Leaderboard, name: str) -> float:
     return sum(result.main_score for result in tasks.values()) / len(tasks)
 
 
-def report(selections: dict[Budget, Selection], board: Leaderboard, notes: Sequence[str]) -> list[str]:
-    """The Markdown file's lines."""
+def report(selections: dict[Budget, Selection], board: Leaderboard, notes: Sequence[str], picture: str) -> list[str]:
+    """The Markdown file's lines; `picture` lies beside it."""
     lines = ["# Choosing checkpoints", "", header(("sentence-transformers", "mteb", "torch", "megatron-core")), "", *notes, ""]
     tasks = [f"{task.name} ({task.items} queries)" for task in board.tasks]
     means = [f"{title} {board_mean(board, name):.3f}" for name, title in BASELINES.items()]
     lines += [f"Held out: {', '.join(tasks)}. Mean nDCG@10 there: {', '.join(means)}.", ""]
-    lines += ["![retrieval over tokens](checkpoint_selection.png)", ""]
+    lines += [f"![retrieval over tokens]({picture})", ""]
     lines += ["Is pre-training worth anything?", "", *smallest(selections), ""]
     for budget, selection in selections.items():
         lines += [f"## {budget.name}", "", *curve(selection), "", selection.sentence, ""]
@@ -252,10 +252,11 @@ def checkpoint_selection(
     board = measure_baselines(corpus)
     selections = {budget: measure(run, corpus, pairs, budget, length, scored, hours) for budget in wanted}
     notes = [f"{tokens / 1e6:.0f}M tokens of pre-training; {count:,} pairs, batches of 64, texts of {length} tokens."]
-    with atomic_write(out.with_suffix(".png"), "wb") as handle:
+    picture = out.with_suffix(".png")
+    with atomic_write(picture, "wb") as handle:
         handle.write(draw(selections, board))
     with atomic_write(out) as handle:
-        handle.write("\n".join(report(selections, board, notes)))
+        handle.write("\n".join(report(selections, board, notes, picture.name)))
 
 
 if __name__ == "__main__":
