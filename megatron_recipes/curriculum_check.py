@@ -12,7 +12,8 @@ from mecellem.console import step
 from mecellem.errors import UserError
 from mecellem.flags import parse_and_call
 from megatron_recipes.data.corpus import TokenCorpus
-from megatron_recipes.data.curriculum import Curriculum, LearningRate, Stage, short
+from megatron_recipes.data.curriculum import Curriculum
+from megatron_recipes.data.curriculum_stage import LearningRate, Stage, short
 from megatron_recipes.data.supply import Manifests, Mixture, Use, check_supply, planned_use, read_manifests
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mecellem.files import atomic_write
-from megatron_recipes.data.curriculum import Curriculum, short
+from megatron_recipes.data.curriculum import Curriculum
+from megatron_recipes.data.curriculum_stage import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,8 @@ from evaluation.report.gather import ReportData
 from evaluation.selection.tables import percent
 from megatron_recipes.config import RopeScaling
 from megatron_recipes.curriculum_check import rate_text
-from megatron_recipes.data.curriculum import Curriculum, Stage
+from megatron_recipes.data.curriculum import Curriculum
+from megatron_recipes.data.curriculum_stage import Stage
 from megatron_recipes.plan import human_count
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from megatron_recipes.data.corpus import Int64Array, TokenCorpus
-from megatron_recipes.data.curriculum import Attention
+from megatron_recipes.data.curriculum_stage import Attention
 from megatron_recipes.data.masking import IGNORE_INDEX
 
 

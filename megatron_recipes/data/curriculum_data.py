@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from mecellem.errors import UserError
 from megatron_recipes.data.causal import CausalBatch, Row, causal_batch
 from megatron_recipes.data.corpus import TokenCorpus
-from megatron_recipes.data.curriculum import Curriculum, Stage
+from megatron_recipes.data.curriculum import Curriculum
+from megatron_recipes.data.curriculum_stage import Stage
 from megatron_recipes.data.cursor import FORMAT, Cursor, FinishedStage, SourceStream, StreamState
 from megatron_recipes.data.supply import Mixture, check_supply, hash_of, planned_use
 

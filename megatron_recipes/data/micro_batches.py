@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from megatron_recipes.data.curriculum import Stage
+    from megatron_recipes.data.curriculum_stage import Stage
 
 
 def micro_batch_sizes(stages: Sequence[Stage], data_parallel_size: int) -> list[int]:

@@ -13,7 +13,8 @@ from mecellem.manifest import CorpusManifest, manifest_path, read_manifest
 from mecellem.tokenizer_files import read_vocabulary
 from megatron_recipes.data.blend import Blend
 from megatron_recipes.data.corpus import TokenCorpus
-from megatron_recipes.data.curriculum import Curriculum, Source, Stage
+from megatron_recipes.data.curriculum import Curriculum
+from megatron_recipes.data.curriculum_stage import Source, Stage
 from megatron_recipes.data.cursor import Cursor, identity
 
 Manifests = Mapping[Path, CorpusManifest]  # by the sources' paths

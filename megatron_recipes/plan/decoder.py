@@ -9,7 +9,8 @@ from pathlib import Path
 from mecellem.console import human_time
 from mecellem.manifest import manifest_path, read_manifest
 from megatron_recipes.config import DecoderConfig, DecoderRun, padded_vocab_size
-from megatron_recipes.data.curriculum import Curriculum, Source, Stage
+from megatron_recipes.data.curriculum import Curriculum
+from megatron_recipes.data.curriculum_stage import Source, Stage
 from megatron_recipes.data.supply import Use, check_supply, planned_use, read_manifests
 from megatron_recipes.engine.refusals import refuse_stages
 from megatron_recipes.plan.parts import (

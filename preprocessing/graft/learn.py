@@ -8,16 +8,12 @@ counts whole numbers, so that the same words give the same merges however many t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from preprocessing.graft.words import SPACE
-
-if TYPE_CHECKING:
-    from preprocessing.graft.teacher import Teacher
+from preprocessing.graft.teacher import SPACE, Teacher
 
 _FIRST = 0x10000
 _MOST_ENTRIES = 0x110000 - _FIRST

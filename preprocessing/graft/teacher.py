@@ -15,11 +15,12 @@ from mecellem.errors import UserError
 from mecellem.files import sha256_of
 from mecellem.module_folders import MODULES, transformer_folder
 from preprocessing.graft.roles import Roles, find_roles
-from preprocessing.graft.words import CHUNK, SPACE
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+SPACE = "▁"  # SentencePiece's sign for a space
+CHUNK = re.compile(f"{SPACE}+[^{SPACE}]*|[^{SPACE}]+")  # such spaces and what follows up to the next
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # byte fallback's entries
 _REPLACEMENT = "\ufffd"  # what bytes that are no whole character decode to
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")

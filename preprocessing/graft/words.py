@@ -7,7 +7,6 @@ cut where letters end, and else anywhere.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,11 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
+from preprocessing.graft.teacher import CHUNK, Teacher
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from preprocessing.graft.teacher import Teacher
-
-SPACE = "▁"  # SentencePiece's sign for a space
-CHUNK = re.compile(f"{SPACE}+[^{SPACE}]*|[^{SPACE}]+")
 _UNSPACED = regex.compile(  # scripts that write no spaces between words
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Javanese}\p{Balinese}]"
 )

@@ -15,8 +15,9 @@ from mecellem.yaml_file import read_text
 from megatron_recipes.config import DecoderConfig, DecoderRun, RopeScaling
 from megatron_recipes.data.causal import CausalBatch, split_for_context, validation_batches
 from megatron_recipes.data.corpus import TokenCorpus
-from megatron_recipes.data.curriculum import OF, Curriculum, Stage
+from megatron_recipes.data.curriculum import OF, Curriculum
 from megatron_recipes.data.curriculum_data import CurriculumData
+from megatron_recipes.data.curriculum_stage import Stage
 from megatron_recipes.data.supply import check_same_tokenizer, open_causal_corpus, open_sources
 from megatron_recipes.engine.refusals import refuse_stages
 from megatron_recipes.engine.tasks.task import Loss, StepShape, Task

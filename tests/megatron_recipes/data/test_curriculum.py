@@ -10,7 +10,8 @@ from memory_curricula import corpora, curriculum, stage
 
 from mecellem.errors import UserError
 from megatron_recipes.config import RopeScaling
-from megatron_recipes.data.curriculum import Curriculum, LearningRate, short
+from megatron_recipes.data.curriculum import Curriculum
+from megatron_recipes.data.curriculum_stage import LearningRate, short
 from megatron_recipes.data.supply import Mixture
 
 GOOD = """\
