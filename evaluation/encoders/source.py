@@ -30,6 +30,8 @@ PACKAGED = {
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
 POOLING = Path("1_Pooling") / "config.json"
+# Modules of sentence-transformers that keep no folders of their own below theirs, as a Router keeps one for each model in it.
+WITHOUT_FOLDERS = {"Transformer", "StaticEmbedding", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout"}
 # Lie beside a model and change no vector.
 IRRELEVANT = {
     *("generation_config.json", "verification.json", "post_training.json", "trainer_state.json", "training_args.bin"),
@@ -102,9 +104,13 @@ def find_source(spec: str, cache: Path | None = None) -> SystemSource:
         _require(folder, ("model.safetensors",), "weights")
         _require(folder, ("tokenizer.json",), "tokenizer")
     elif (folder / MODULES).is_file():
-        kind, parts = "sentence-transformers", [folder, *(folder / module.path for module in read_modules(folder))]
-        if (parts[1] / "config.json").is_file():
-            check_transformer(parts[1])
+        modules = read_modules(folder)
+        kind, parts = "sentence-transformers", [folder]
+        for module in modules:
+            place = folder / module.path
+            parts += [place] if module.kind in WITHOUT_FOLDERS else [place, *_folders_below(place)]
+        if (folder / modules[0].path / "config.json").is_file():
+            check_transformer(folder / modules[0].path)
     else:
         kind, parts = "hugging-face", [folder, folder / POOLING.parent]
         check_transformer(folder)
@@ -176,6 +182,11 @@ def _relevant(folders: Sequence[Path]) -> Iterator[Path]:
                 continue
             if not (safe and path.suffix == ".bin"):
                 yield path
+
+
+def _folders_below(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.is_dir())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def _sha256_of_files(root: Path, folders: Sequence[Path]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from encoder_models import TEXTS, edit_json, write_model2vec, write_sentence_transformer, write_transformer
+from encoder_models import TEXTS, edit_json, write_asymmetric, write_model2vec, write_sentence_transformer, write_transformer
 
 from evaluation.encoders import find_source, find_sources, open_encoder, open_system
 from evaluation.encoders.source import check_vocabulary
@@ -60,6 +60,18 @@ def test_hash_changes_with_every_file_that_matters_and_with_no_other(tmp_path: P
         with open(copy / name, "ab") as handle:
             handle.write(b" ")
         assert find_source(str(copy)).sha256 != before, name
+
+
+def test_hash_changes_with_the_models_inside_a_router(tmp_path: Path):
+    folder = write_asymmetric(tmp_path / "model", query_length=None)
+    hashes = [find_source(str(folder)).sha256]
+    inside = sorted(folder.glob("*_0_Transformer/model.safetensors"))
+    assert len(inside) == 2
+    for path in inside:
+        with open(path, "ab") as handle:
+            handle.write(b" ")
+        hashes.append(find_source(str(folder)).sha256)
+    assert len(set(hashes)) == 3
 
 
 def test_same_model_in_another_place_has_the_same_hash(plain: Path, tmp_path: Path):
