@@ -198,7 +198,7 @@ def draw(selections: dict[Budget, Selection], board: Leaderboard) -> bytes:
         for name, title in BASELINES.items():
             value = board_mean(board, name)
             axes.axhline(value, linestyle="--", linewidth=1, color=LIGHT.baseline)
-            axes.annotate(title, (0, value), fontsize=8, color=LIGHT.quiet)
+            axes.annotate(title, (0, value), (0, 3), textcoords="offset points", fontsize=8, color=LIGHT.quiet)
         axes.set(xlabel="pre-training, million tokens (0: random weights)", ylabel="nDCG@10, mean of held-out tasks")
         axes.legend()
         return png(figure)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mecellem.files import check_output_folder
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -74,8 +76,12 @@ def human_time(seconds: float) -> str:
 def step(title: str, reads: Iterable[Path | str] = (), writes: Iterable[Path | str] = ()) -> Iterator[Console]:
     """Frame one command: a heading with what it reads, then on success what it wrote and how long it took.
 
-    `writes` is looked at when the work is done: a list may be filled until then.
+    `writes` is looked at once more when the work is done: a list may be filled until then. Raises `UserError`, before any
+    work, for a path in it that may not be written.
     """
+    for item in writes:
+        if isinstance(item, Path):
+            check_output_folder(item if item.is_dir() else item.parent, f"cannot write {item}")
     out = console()
     heading(out, title)
     read = [str(item) for item in reads]

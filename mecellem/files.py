@@ -70,6 +70,21 @@ def disk_full_is_user_error(path: Path | str) -> Iterator[None]:
         raise disk_full_error(path, full) from error
 
 
+def check_output_folder(folder: Path, flag: str) -> None:
+    """Raise `UserError` unless `folder` is one that can be written to or made. `flag` names the flag in the message."""
+    for part in (folder.absolute(), *folder.absolute().parents):
+        if part.is_symlink() and not part.exists():
+            raise UserError(
+                f"{flag}: {part} is a link to {part.readlink()}, which is not there: make that, or choose another place"
+            )
+        if part.exists():
+            if not part.is_dir():
+                raise UserError(f"{flag}: {part} is a file where a folder is needed: choose another place")
+            if not os.access(part, os.W_OK | os.X_OK):
+                raise UserError(f"{flag}: {part} may not be written to: check its permissions or choose another place")
+            return
+
+
 def temporary_beside(path: Path) -> Path:
     """A name in the same folder (so that a rename is atomic) which no other writer uses."""
     return path.with_name(f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")

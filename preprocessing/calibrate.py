@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 
 from mecellem.console import progress_bar, step
 from mecellem.errors import UserError
-from mecellem.files import atomic_folder
+from mecellem.files import atomic_folder, check_output_folder
 from mecellem.flags import parse_and_call
 from preprocessing.bad_text import BAD_KINDS, bare_words, make_bad
 from preprocessing.close_pairs import MOST, PAIR_COLUMNS, LengthClass, measure_pairs, pair_rows
 from preprocessing.jsonl import check_inputs, read_records
-from preprocessing.outputs import check_output_folder
 from preprocessing.stages.lexicon import AnalyserName
 
 if TYPE_CHECKING:

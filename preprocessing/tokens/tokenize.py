@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from mecellem.console import step
 from mecellem.errors import UserError
+from mecellem.files import check_output_folder
 from mecellem.flags import parse_and_call
 from mecellem.manifest import CorpusManifest, ShardEntry, manifest_path, write_manifest
 from preprocessing.jsonl import check_inputs
-from preprocessing.outputs import check_output_folder
 from preprocessing.tokens.write import Encoder, EngineChoice, Written, write_corpus
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from mecellem import files
 from mecellem.errors import UserError
-from mecellem.files import atomic_folder, atomic_write, remove_leftovers, sha256_of
+from mecellem.files import atomic_folder, atomic_write, check_output_folder, remove_leftovers, sha256_of
 
 
 def names(folder):
@@ -288,3 +288,18 @@ def test_a_cut_write_of_numpy_is_a_full_disk(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stderr.splitlines()[-1].startswith("mecellem.errors.UserError: ") and "values.npy" in done.stderr, done.stderr
     assert "requested and" in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    check_output_folder(tmp_path / "new" / "er", "--out")
+    for path in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        with pytest.raises(UserError, match=r"--out: .*file is a file where a folder is needed"):
+            check_output_folder(path, "--out")
+    (tmp_path / "link").symlink_to("purged")
+    for path in (tmp_path / "link", tmp_path / "link" / "below"):
+        with pytest.raises(UserError, match=r"--out: .*link is a link to purged, which is not there: make that"):
+            check_output_folder(path, "--out")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(UserError, match="may not be written to"):
+        check_output_folder(tmp_path / "new", "--out")
