@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -19,6 +20,7 @@ from mecellem import __version__
 from mecellem.errors import UserError
 from mecellem.files import DISK_FULL
 
+CLOSE = 0.75  # how alike a mistyped command and one that was meant are (difflib)
 # words typed -> (module:function that parses its own flags, one line for --help)
 COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("demo",): ("mecellem.demo:main", "real Turkish text to an evaluated model and a report, in minutes"),
@@ -127,11 +129,24 @@ def find_command(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """Split `argv` into a command's words and the rest. Raises `UserError` that lists what was possible."""
     for words in sorted(COMMANDS, key=len, reverse=True):
         if tuple(argv[: len(words)]) == words:
+            _check_next_word(words, argv[len(words) :])
             return words, list(argv[len(words) :])
     group = [" ".join(words) for words in COMMANDS if words[0] == argv[0]]
     if group:
         raise UserError(f"`mecellem {argv[0]}` needs one more word: {', '.join(group)}")
-    raise UserError(f"`mecellem {argv[0]}` is not a command: `mecellem --help` lists them")
+    close = get_close_matches(argv[0], {words[0] for words in COMMANDS}, 1, CLOSE)
+    meant = f": did you mean `mecellem {close[0]}`?" if close else ": `mecellem --help` lists them"
+    raise UserError(f"`mecellem {argv[0]}` is not a command{meant}")
+
+
+def _check_next_word(words: tuple[str, ...], rest: Sequence[str]) -> None:
+    """Raise `UserError` for a mistyped second word of a command that is one without it too (`evaluate retrival`)."""
+    if not rest or rest[0].startswith("-") or Path(rest[0]).exists():
+        return
+    longer = [name[-1] for name in COMMANDS if len(name) > len(words) and name[: len(words)] == words]
+    if close := get_close_matches(rest[0], longer, 1, CLOSE):
+        command = " ".join(("mecellem", *words))
+        raise UserError(f"`{command} {rest[0]}`: there is no such path; did you mean `{command} {close[0]}`?")
 
 
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:

@@ -75,7 +75,9 @@ def test_every_command_exists():
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["trian"], "`mecellem trian` is not a command"),
+        (["trian"], "`mecellem trian` is not a command: did you mean `mecellem train`?"),
+        (["yok"], "`mecellem yok` is not a command: `mecellem --help` lists them"),
+        (["evaluate", "retrival"], "there is no such path; did you mean `mecellem evaluate retrieval`?"),
         (["convert"], "needs one more word: convert export, convert import"),
         (["convert", "sideways"], "needs one more word"),
     ],
