@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -190,10 +191,18 @@ def atomic_write(path: Path | str, mode: str = "w", look_for_leftovers: bool = T
 
 
 def commit_folder(temporary: Path, path: Path, replace: bool = False) -> None:
-    """Sync all of `temporary` to disk and rename the folder to `path`; with `replace` an older `path` goes away."""
+    """Sync all of `temporary` to disk and rename the folder to `path`; with `replace` an older `path` goes away.
+
+    Its files can be read by whom the folder, made under the user's umask, lets in: safetensors writes files that only
+    their owner can read, which on a cluster shuts out a whole group.
+    """
+    readable = temporary.stat().st_mode & 0o666
     for item in sorted(temporary.rglob("*")):
         if item.is_file():
             with open(item, "rb") as handle:
+                mode = os.fstat(handle.fileno()).st_mode
+                if readable & ~mode and not item.is_symlink():
+                    os.fchmod(handle.fileno(), stat.S_IMODE(mode | readable))
                 os.fsync(handle.fileno())
         elif item.is_dir():
             fsync_folder(item)

@@ -68,6 +68,24 @@ def test_existing_folder_is_refused_before_any_work(tmp_path):
     assert names(path) == ["mine"]
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_can_be_read_by_whom_the_folder_lets_in(tmp_path, mask, mode):
+    # safetensors' save_file writes for its owner alone; a program in the folder stays one
+    before = os.umask(mask)
+    try:
+        with atomic_folder(tmp_path / "model") as temporary:
+            (temporary / "pooling").mkdir()
+            for name in ("model.safetensors", "pooling/weights.bin"):
+                (temporary / name).write_bytes(b"1")
+                (temporary / name).chmod(0o600)
+            (temporary / "run.sh").write_text("true")
+            (temporary / "run.sh").chmod(0o700)
+    finally:
+        os.umask(before)
+    modes = {item.name: item.stat().st_mode & 0o777 for item in (tmp_path / "model").rglob("*") if item.is_file()}
+    assert modes == {"model.safetensors": mode, "weights.bin": mode, "run.sh": mode | 0o100}
+
+
 def test_empty_folder_is_taken(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
